@@ -1,0 +1,80 @@
+//! Public keys of a channel and what BOLT 3 derives from them.
+//!
+//! The derivations of secrets stand beside those of the keys, so that a signer and the
+//! transaction builder read from one page.
+
+use bitcoin::hashes::{Hash, HashEngine, sha256};
+use bitcoin::secp256k1::{self, PublicKey, Scalar, Secp256k1, SecretKey};
+
+/// The keys that one side announces in `open_channel` or `accept_channel`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ChannelKeys {
+    /// One of the two keys of the funding output.
+    pub funding_pubkey: PublicKey,
+    /// Base of the key with which this side punishes an old commitment of the other.
+    pub revocation_basepoint: PublicKey,
+    /// Receives this side's `to_remote` output, untweaked.
+    pub payment_basepoint: PublicKey,
+    /// Base of the key that receives this side's own `to_local` output.
+    pub delayed_payment_basepoint: PublicKey,
+    /// Base of this side's HTLC keys; no first commitment uses it.
+    pub htlc_basepoint: PublicKey,
+}
+
+fn hash_of_points(first: &PublicKey, second: &PublicKey) -> Scalar {
+    let mut engine = sha256::Hash::engine();
+    engine.input(&first.serialize());
+    engine.input(&second.serialize());
+    let hash = sha256::Hash::from_engine(engine).to_byte_array();
+    Scalar::from_be_bytes(hash).expect("a SHA-256 beyond the curve order has never been seen")
+}
+
+/// `basepoint + SHA256(per_commitment_point ‖ basepoint) × G` (B3-KEY-B-01).
+///
+/// Fails only where the sum is the point at infinity, which nobody knows how to reach.
+pub fn derive_public_key<C: secp256k1::Verification>(
+    secp: &Secp256k1<C>,
+    basepoint: &PublicKey,
+    per_commitment_point: &PublicKey,
+) -> Result<PublicKey, secp256k1::Error> {
+    basepoint.add_exp_tweak(secp, &hash_of_points(per_commitment_point, basepoint))
+}
+
+/// `basepoint_secret + SHA256(per_commitment_point ‖ basepoint)` (B3-KEY-B-04).
+pub fn derive_secret_key<C: secp256k1::Signing>(
+    secp: &Secp256k1<C>,
+    basepoint_secret: &SecretKey,
+    per_commitment_point: &PublicKey,
+) -> Result<SecretKey, secp256k1::Error> {
+    let basepoint = basepoint_secret.public_key(secp);
+    basepoint_secret.add_tweak(&hash_of_points(per_commitment_point, &basepoint))
+}
+
+/// The key that takes a commitment's `to_local` once its secret is known (B3-KEY-B-07):
+/// the basepoint of the side that does *not* own the commitment, the point of the one that does.
+pub fn derive_revocation_public_key<C: secp256k1::Verification>(
+    secp: &Secp256k1<C>,
+    revocation_basepoint: &PublicKey,
+    per_commitment_point: &PublicKey,
+) -> Result<PublicKey, secp256k1::Error> {
+    let base_tweak = hash_of_points(revocation_basepoint, per_commitment_point);
+    let point_tweak = hash_of_points(per_commitment_point, revocation_basepoint);
+    let base_part = revocation_basepoint.mul_tweak(secp, &base_tweak)?;
+    let point_part = per_commitment_point.mul_tweak(secp, &point_tweak)?;
+    base_part.combine(&point_part)
+}
+
+/// The secret of [`derive_revocation_public_key`] (B3-KEY-B-08).
+pub fn derive_revocation_secret_key<C: secp256k1::Signing>(
+    secp: &Secp256k1<C>,
+    revocation_basepoint_secret: &SecretKey,
+    per_commitment_secret: &SecretKey,
+) -> Result<SecretKey, secp256k1::Error> {
+    let revocation_basepoint = revocation_basepoint_secret.public_key(secp);
+    let per_commitment_point = per_commitment_secret.public_key(secp);
+    let base_tweak = hash_of_points(&revocation_basepoint, &per_commitment_point);
+    let point_tweak = hash_of_points(&per_commitment_point, &revocation_basepoint);
+    let base_part = revocation_basepoint_secret.mul_tweak(&base_tweak)?;
+    let point_part = per_commitment_secret.mul_tweak(&point_tweak)?;
+    base_part.add_tweak(&Scalar::from(point_part))
+}

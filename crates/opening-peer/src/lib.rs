@@ -1,0 +1,1 @@
+//! The message flow of Lightning channel establishment.

@@ -1,0 +1,1 @@
+//! The signer boundary of Lightning channel establishment.

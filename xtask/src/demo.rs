@@ -1,0 +1,34 @@
+//! `cargo xtask demo`: the program `demo` of `examples/`, built and run.
+
+use std::ffi::OsString;
+use std::process::{Command, ExitCode};
+
+use crate::error::Error;
+use crate::workspace::{Workspace, line};
+
+/// Runs the demo with `arguments`; its exit code is ours.
+// The dev profile: its dependencies are optimized, it takes less time from cold than release does,
+// and it shares what `cargo xtask ci` has built.
+pub(crate) fn run(workspace: &Workspace, arguments: &[OsString]) -> Result<ExitCode, Error> {
+    let mut command =
+        workspace.cargo(["run", "--locked", "-p", "opening-examples", "--bin", "demo", "--"]);
+    command.args(arguments);
+    become_command(&mut command)
+}
+
+/// This process turns into the command, so that Ctrl-C, signals and the exit code are the demo's.
+#[cfg(unix)]
+fn become_command(command: &mut Command) -> Result<ExitCode, Error> {
+    use std::os::unix::process::CommandExt as _;
+
+    let source = command.exec();
+    Err(Error::Start { command: line(command), source })
+}
+
+#[cfg(not(unix))]
+fn become_command(command: &mut Command) -> Result<ExitCode, Error> {
+    let status =
+        command.status().map_err(|source| Error::Start { command: line(command), source })?;
+    let code = status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1);
+    Ok(ExitCode::from(code))
+}

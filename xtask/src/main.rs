@@ -1,0 +1,88 @@
+//! Every chore of the repository: `cargo xtask --help`.
+//!
+//! * `cargo xtask demo`: opens channels with LDK on a chain of its own and shows each stage.
+//! * `cargo xtask ci`: everything that CI runs, in CI's order.
+//! * `cargo xtask spec`: which requirements of the BOLTs are tested, held, waived or missing.
+//!
+//! It depends on no other crate of the workspace, so that it runs while they do not compile.
+
+mod ci;
+mod demo;
+mod error;
+mod no_std;
+mod spec;
+mod workspace;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::workspace::Workspace;
+
+/// Every chore of the repository.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", disable_help_subcommand = true)]
+struct Arguments {
+    #[command(subcommand)]
+    chore: Chore,
+}
+
+#[derive(Subcommand)]
+enum Chore {
+    /// Open channels with a real LDK node, both ways, and print the timeline.
+    ///
+    /// Builds and runs the program `demo` of `examples/`.  All arguments are the program's own:
+    /// `cargo xtask demo --help` shows them.  So is the exit code: zero only if everything that
+    /// the demo claims was seen.
+    #[command(disable_help_flag = true)]
+    Demo {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGUMENT")]
+        arguments: Vec<OsString>,
+    },
+    /// Run all that CI runs; stops at the first step that fails.
+    ///
+    /// In order: formatting, clippy and documentation with warnings denied, all tests with the
+    /// examples in the documentation, the no-std probe, requirement coverage.
+    Ci,
+    /// Show which requirements of the BOLTs have a test, and list those that have none.
+    ///
+    /// Reads `docs/spec/requirements-v1.tsv`, `docs/spec/coverage.toml`, and the `// req:` line
+    /// above each test.  Fails when a section falls below its minimum or lacks a MUST that it may
+    /// not lack, when a rule has no test, and when a citation names nothing or belongs to no test.
+    Spec(spec::Options),
+}
+
+fn main() -> ExitCode {
+    let workspace = Workspace::locate();
+    let done = match Arguments::parse().chore {
+        Chore::Demo { arguments } => demo::run(&workspace, &arguments),
+        Chore::Ci => ci::run(&workspace).map(|()| ExitCode::SUCCESS),
+        Chore::Spec(options) => spec::run(&workspace, options).map(|()| ExitCode::SUCCESS),
+    };
+    done.unwrap_or_else(|error| {
+        eprintln!("error: {error}");
+        ExitCode::FAILURE
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn the_demo_gets_its_arguments_untouched_help_included() {
+        let parsed = Arguments::try_parse_from(["cargo xtask", "demo", "--seed", "7", "--help"]);
+        let Chore::Demo { arguments } = parsed.expect("forwarded, not parsed").chore else {
+            panic!("not the demo");
+        };
+        assert_eq!(arguments, ["--seed", "7", "--help"]);
+    }
+}
