@@ -98,7 +98,7 @@ pub enum CommitmentError {
     NumberTooLarge(u64),
     /// A derived key is the point at infinity.
     #[error("a derived key is not a curve point")]
-    Key(#[source] secp256k1::Error),
+    Key(#[cfg_attr(feature = "std", source)] secp256k1::Error),
 }
 
 /// Weight that the commitment fee is charged for, whichever outputs are really there

@@ -4,7 +4,8 @@
 //! randomness or log line, and builds without `std`.
 //!
 //! * [`Proposal`]: the terms of a channel, judged by [`rules`], refused with a [`Refusal`].
-//! * [`Limits`]: what this node asks for and accepts, each knob with its unit and default.
+//! * [`Limits`]: what this node asks for and accepts, each knob with its unit and default;
+//!   [`Terms`]: what a policy overrides for one offer.
 //! * [`ChannelParameters`]: what two nodes agreed on, from which both first
 //!   [`Commitment`] transactions follow.
 //! * [`keys`]: BOLT 3 key derivation; [`funding`]: the funding output and the channel's id.
@@ -17,12 +18,20 @@ pub mod amount;
 pub mod channel_type;
 pub mod commitment;
 pub mod config;
+pub mod dust;
 pub mod features;
 pub mod funding;
 pub mod keys;
 pub mod limits;
 pub mod proposal;
+pub mod refusal;
+pub mod reserve;
+pub mod rules;
+pub mod secrets;
+pub mod short_channel_id;
+pub mod shutdown_script;
 pub mod side;
+pub mod terms;
 
 pub use amount::{FeeratePerKw, MilliSatoshi};
 pub use channel_type::{ChannelType, CommitmentFormat};
@@ -33,4 +42,8 @@ pub use funding::{FundingOutput, channel_id};
 pub use keys::ChannelKeys;
 pub use limits::{FeerateRange, Limits, Profile};
 pub use proposal::{Answer, Offer, Proposal};
+pub use refusal::Refusal;
+pub use rules::{Rule, Stage, explain, judge};
+pub use short_channel_id::ShortChannelId;
 pub use side::{Role, Side};
+pub use terms::Terms;

@@ -38,7 +38,9 @@ pub enum Announcement {
 /// Bounds on what a peer asks for, and what we ask for ourselves.  A policy may choose them for
 /// each peer; a signer may narrow them.
 ///
-/// The fields of the second half say what *we* announce; those of the first what we accept.
+/// The fields of the first half say what we accept; those of the second what *we* announce.
+/// [`Profile::Openingd`] looks at `max_to_self_delay`, `min_effective_htlc_capacity` and
+/// `trust_zeroconf` of the first half only, and has its own reserve and value in flight.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Limits {
@@ -63,7 +65,7 @@ pub struct Limits {
     /// Satoshis that must be left to move HTLCs, after both reserves and the fee; openingd's
     /// `min_effective_htlc_capacity`, used by [`Profile::Openingd`] only.  Default: 0.
     pub min_effective_htlc_capacity: Amount,
-    /// Percent of the funding.  Largest reserve accepted on our side.  Default: 20.
+    /// Percent of the funding, rounded down.  Largest reserve accepted on our side.  Default: 20.
     pub max_channel_reserve_percent: u8,
     /// Blocks.  Deepest confirmation that a fundee may ask of us.  Default: 144.
     pub max_minimum_depth: u32,
@@ -73,17 +75,20 @@ pub struct Limits {
     /// Default: no.
     pub trust_zeroconf: bool,
 
-    /// Satoshis.  Dust limit of our transactions.  Default: 354.
+    /// Satoshis.  Dust limit of our transactions; as fundee lowered to the opener's reserve where
+    /// that is smaller.  Default: 354.
     pub dust_limit_satoshis: Amount,
     /// Blocks.  Delay that we ask for on the peer's own outputs.  Default: 144.
     pub to_self_delay: u16,
     /// HTLCs that the peer may offer us.  Default: 483.
     pub max_accepted_htlcs: u16,
-    /// Percent of the funding that HTLCs offered to us may sum up to.  Default: 100.
+    /// Percent of the funding that HTLCs offered to us may sum up to; more than 100 counts as
+    /// 100.  [`Profile::Openingd`] announces 2^64 − 1 millisatoshis instead.  Default: 100.
     pub max_htlc_value_in_flight_percent: u8,
     /// Millisatoshis.  Smallest HTLC that we accept.  Default: 1.
     pub htlc_minimum_msat: MilliSatoshi,
-    /// Percent of the funding.  Reserve that we ask of the peer.  Default: 1.
+    /// Percent of the funding, rounded down.  Reserve that we ask of the peer, raised to the dust
+    /// limits; always 1 with [`Profile::Openingd`].  Default: 1.
     pub channel_reserve_percent: u8,
     /// Satoshis.  Lower bound of the reserve that we ask for as funder, who does not know the
     /// peer's dust limit yet: 546 avoids refusals by peers with that dust limit.  Default: 0, off.

@@ -5,9 +5,11 @@ use bitcoin::{Amount, Script};
 use lightning_types::features::ChannelTypeFeatures;
 
 use crate::amount::{FeeratePerKw, MilliSatoshi};
+use crate::channel_type::ChannelType;
 use crate::config::ChannelConfig;
 use crate::features::NegotiatedFeatures;
 use crate::limits::{FeerateRange, Limits};
+use crate::terms::Terms;
 
 /// The terms of a channel as far as they are known, beside what they are judged by.
 #[derive(Clone, Copy, Debug)]
@@ -58,4 +60,40 @@ pub struct Answer<'a> {
     pub config: ChannelConfig,
     /// As on the wire.
     pub upfront_shutdown_script: Option<&'a Script>,
+}
+
+impl Proposal<'_> {
+    /// What the accepter announces.  Before it answers: what we would, being the accepter.
+    pub(crate) fn accepter_config(&self) -> ChannelConfig {
+        self.answer.map_or_else(
+            || {
+                let offer = &self.offer;
+                let terms = Terms::default();
+                self.limits.config_for_accept(offer.funding_satoshis, &offer.config, &terms)
+            },
+            |answer| answer.config,
+        )
+    }
+}
+
+impl Offer<'_> {
+    /// The channel type, if there is one and it is a defined one.
+    pub fn defined_channel_type(&self) -> Option<ChannelType> {
+        self.channel_type.and_then(ChannelType::from_features)
+    }
+}
+
+impl Answer<'_> {
+    /// Blocks that we wait for as funder.
+    ///
+    /// A depth of 0 without `option_zeroconf` is a promise of the accepter's that does not bind
+    /// us: we treat it as 1.
+    pub fn effective_minimum_depth(&self) -> u32 {
+        let channel_type = self.channel_type.and_then(ChannelType::from_features);
+        if channel_type.is_some_and(|channel_type| channel_type.zeroconf) {
+            self.minimum_depth
+        } else {
+            self.minimum_depth.max(1)
+        }
+    }
 }

@@ -1,0 +1,73 @@
+//! What a fundee does on each of the two messages it gets.  Between them it is plain state.
+
+use std::sync::Arc;
+
+use bitcoin::secp256k1::PublicKey;
+use lightning::ln::msgs::{AcceptChannel, FundingCreated, FundingSigned, OpenChannel};
+use opening_core::NegotiatedFeatures;
+use tokio::time::timeout;
+
+use super::gate::Gate;
+use super::signer::Signer;
+use crate::failure::Failure;
+use crate::negotiation::Opened;
+use crate::negotiation::fundee::{self, WaitForFundingCreated};
+use crate::node::{Decision, OfferDetails};
+use crate::openings::Openings;
+use crate::store;
+
+/// From `open_channel` to `accept_channel`.  Nothing is asked of the signer or the disk before
+/// the policy has accepted.
+pub(crate) async fn answer_open_channel(
+    openings: Arc<Openings>,
+    peer: PublicKey,
+    features: NegotiatedFeatures,
+    message: Box<OpenChannel>,
+) -> Result<(AcceptChannel, WaitForFundingCreated), Failure> {
+    let temporary_channel_id = message.common_fields.temporary_channel_id;
+    let context = Arc::new(openings.context(&peer, &features).await?);
+    let state = fundee::open_channel(message, context)?;
+
+    let details = OfferDetails {
+        temporary_channel_id,
+        channel_type: state.channel_type(),
+        offer: state.offer(),
+    };
+    let deadlines = openings.node.deadlines;
+    let decision = timeout(deadlines.policy, openings.node.policy.decide(&peer, &details)).await;
+    let terms = match decision.map_err(|_| Failure::PolicySilent(deadlines.policy))? {
+        Decision::Accept(terms) => terms,
+        Decision::Reject(rejection) => return Err(Failure::Rejected(rejection)),
+    };
+    let state = state.terms(&terms)?;
+
+    let reference = openings.reference(peer).await?;
+    let signer = Signer::open(&*openings.node.hsm, reference, deadlines.signer).await?;
+    Ok(state.keys(signer.local_keys().await?))
+}
+
+/// From `funding_created` to `funding_signed`, which comes out only of a saved channel.
+pub(crate) async fn answer_funding_created(
+    openings: Arc<Openings>,
+    gate: Arc<Gate>,
+    state: WaitForFundingCreated,
+    message: FundingCreated,
+) -> Result<(Arc<Opened>, FundingSigned), Failure> {
+    let reference = state.reference();
+    let state = state.funding_created(&message)?;
+    let claim = openings.claim(state.channel_id())?;
+
+    let deadlines = openings.node.deadlines;
+    let signer = Signer::open(&*openings.node.hsm, reference, deadlines.signer).await?;
+    signer.setup(state.setup()).await?;
+    signer.validate(&state.local_commitment(), state.remote_signature()).await?;
+    let state = state.validated();
+    let signature = signer.sign(&state.remote_commitment()).await?;
+    let held = state.signature(signature);
+
+    gate.begin_save()?;
+    let store = openings.node.store.clone();
+    let saved = store::save(store, held.opened().clone(), deadlines.store).await?;
+    claim.keep();
+    Ok(held.after(saved))
+}

@@ -1,0 +1,52 @@
+//! An opening that this node asked for, from `open_channel` to the permit to broadcast: read it
+//! from top to bottom.
+
+use std::sync::Arc;
+
+use super::line::Line;
+use super::signer::Signer;
+use crate::failure::Failure;
+use crate::negotiation::funder::{self, Ask};
+use crate::negotiation::{BroadcastPermit, Opened};
+use crate::openings::Openings;
+use crate::store;
+
+pub(crate) async fn open_channel(
+    openings: &Arc<Openings>,
+    line: &mut Line,
+    ask: Ask,
+) -> Result<(Arc<Opened>, BroadcastPermit), Failure> {
+    let deadlines = openings.node.deadlines;
+    let context = Arc::new(openings.context(&line.peer(), line.features()).await?);
+    let state = funder::offer(ask, context)?;
+
+    let reference = openings.reference(line.peer()).await?;
+    let signer = Signer::open(&*openings.node.hsm, reference, deadlines.signer).await?;
+    let (message, state) = state.keys(signer.local_keys().await?, line.temporary_channel_id());
+    line.open_channel(&message)?;
+
+    let message = line.accept_channel(deadlines.peer).await?;
+    let state = state.accept_channel(&message)?;
+
+    let (outpoint, transaction) = line.funding(&state, deadlines.wallet).await?;
+    let state = state.funding(outpoint)?;
+    // Ours before the peer hears of it, so that no other peer can name it first.
+    let claim = openings.claim(state.channel_id())?;
+    line.identified(state.channel_id())?;
+
+    signer.setup(state.setup()).await?;
+    let signature = signer.sign(&state.remote_commitment()).await?;
+    let (message, state) = state.signature(signature);
+    line.funding_created(&message)?;
+
+    let message = line.funding_signed(deadlines.peer).await?;
+    let state = state.funding_signed(&message)?;
+    signer.validate(&state.local_commitment(), state.remote_signature()).await?;
+    let held = state.validated(transaction);
+
+    line.begin_save()?;
+    let saved = store::save(openings.node.store.clone(), held.opened().clone(), deadlines.store);
+    let (opened, permit) = held.after(saved.await?);
+    claim.keep();
+    Ok((opened, permit))
+}

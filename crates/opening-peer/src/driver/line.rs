@@ -1,0 +1,146 @@
+//! A funder's connection to its session, and through it to the peer and to the node's handle.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bitcoin::secp256k1::PublicKey;
+use bitcoin::{OutPoint, Transaction};
+use lightning::ln::msgs::{AcceptChannel, FundingCreated, FundingSigned, OpenChannel};
+use lightning::ln::types::ChannelId;
+use opening_core::NegotiatedFeatures;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
+
+use super::gate::Gate;
+use crate::failure::{Failure, Stage};
+use crate::funding::{FundingError, FundingTransaction};
+use crate::message::encode;
+use crate::negotiation::funder::WaitForFunding;
+use crate::session::{FundingNeeded, FundingOffer, Key, OurReport, Report};
+
+/// What the session hands on to a funder: messages that belong to its stage.
+#[derive(Debug)]
+pub(crate) enum Inbound {
+    AcceptChannel(Box<AcceptChannel>),
+    FundingSigned(FundingSigned),
+}
+
+pub(crate) struct Line {
+    pub(crate) key: Key,
+    pub(crate) peer: PublicKey,
+    pub(crate) features: NegotiatedFeatures,
+    pub(crate) temporary_channel_id: ChannelId,
+    pub(crate) reports: mpsc::UnboundedSender<Report>,
+    pub(crate) inbox: mpsc::UnboundedReceiver<Inbound>,
+    pub(crate) gate: Arc<Gate>,
+    /// Tells the node's handle what to fund, once.
+    pub(crate) accepted: Option<oneshot::Sender<FundingNeeded>>,
+    /// Brings what the node's wallet built.
+    pub(crate) funding: mpsc::Receiver<FundingOffer>,
+    /// Tells the node's handle that `funding_created` is out.
+    pub(crate) funded: Option<oneshot::Sender<Result<(), FundingError>>>,
+}
+
+impl Line {
+    pub(crate) fn peer(&self) -> PublicKey {
+        self.peer
+    }
+
+    pub(crate) fn features(&self) -> &NegotiatedFeatures {
+        &self.features
+    }
+
+    pub(crate) fn temporary_channel_id(&self) -> ChannelId {
+        self.temporary_channel_id
+    }
+
+    pub(crate) fn open_channel(&self, message: &OpenChannel) -> Result<(), Failure> {
+        self.report(OurReport::OpenChannel(encode(message)))
+    }
+
+    pub(crate) async fn accept_channel(
+        &mut self,
+        deadline: Duration,
+    ) -> Result<Box<AcceptChannel>, Failure> {
+        match self.receive("accept_channel", deadline).await? {
+            Inbound::AcceptChannel(message) => Ok(message),
+            Inbound::FundingSigned(_) => unreachable!("the session hands on what fits the stage"),
+        }
+    }
+
+    /// Asks the node for the funding transaction until it brings one that funds the channel.
+    pub(crate) async fn funding(
+        &mut self,
+        state: &WaitForFunding,
+        deadline: Duration,
+    ) -> Result<(OutPoint, Option<Transaction>), Failure> {
+        self.report(OurReport::Stage(Stage::Funding))?;
+        let output = state.funding_output();
+        let needed = FundingNeeded {
+            output: output.clone(),
+            remote_shutdown_script: state.remote_shutdown_script().cloned(),
+        };
+        if let Some(accepted) = self.accepted.take() {
+            // A handle that is gone cancels by itself.
+            let _ = accepted.send(needed);
+        }
+        let building = async {
+            while let Some((funding, funded)) = self.funding.recv().await {
+                match FundingTransaction::outpoint(&funding, &output) {
+                    Ok(outpoint) => return Ok((outpoint, funding.into_transaction(), funded)),
+                    Err(error) => drop(funded.send(Err(error))),
+                }
+            }
+            Err(Failure::Cancelled)
+        };
+        let built = timeout(deadline, building).await;
+        let (outpoint, transaction, funded) =
+            built.map_err(|_| Failure::WalletSilent(deadline))??;
+        self.funded = Some(funded);
+        self.report(OurReport::Stage(Stage::Signature))?;
+        Ok((outpoint, transaction))
+    }
+
+    /// From now on the peer may name the channel by its final id.
+    pub(crate) fn identified(&self, channel_id: ChannelId) -> Result<(), Failure> {
+        self.report(OurReport::Identified(channel_id))
+    }
+
+    pub(crate) fn funding_created(&mut self, message: &FundingCreated) -> Result<(), Failure> {
+        let funded = self.funded.take();
+        self.report(OurReport::FundingCreated { message: encode(message), funded })
+    }
+
+    pub(crate) async fn funding_signed(
+        &mut self,
+        deadline: Duration,
+    ) -> Result<FundingSigned, Failure> {
+        match self.receive("funding_signed", deadline).await? {
+            Inbound::FundingSigned(message) => Ok(message),
+            Inbound::AcceptChannel(_) => unreachable!("the session hands on what fits the stage"),
+        }
+    }
+
+    pub(crate) fn begin_save(&self) -> Result<(), Failure> {
+        self.gate.begin_save()?;
+        self.report(OurReport::Stage(Stage::Save))
+    }
+
+    async fn receive(
+        &mut self,
+        message: &'static str,
+        after: Duration,
+    ) -> Result<Inbound, Failure> {
+        match timeout(after, self.inbox.recv()).await {
+            Ok(Some(inbound)) => Ok(inbound),
+            // The session has ended the opening and told why.
+            Ok(None) => Err(Failure::Cancelled),
+            Err(_) => Err(Failure::PeerSilent { message, after }),
+        }
+    }
+
+    fn report(&self, report: OurReport) -> Result<(), Failure> {
+        let report = Report::Ours { key: self.key, report };
+        self.reports.send(report).map_err(|_| Failure::Disconnected)
+    }
+}

@@ -1,0 +1,268 @@
+//! Every way in which an opening ends without a channel.
+//!
+//! Three readers, three texts: a program matches variants and [`Failure::code`], the operator
+//! reads `Display` and `source`, the peer gets [`Failure::reply`], which never speaks of our
+//! signer, disk or policy.
+
+use core::fmt;
+use std::time::Duration;
+
+use lightning::ln::types::ChannelId;
+use opening_core::Refusal;
+use opening_signer::HsmError;
+
+use crate::funding::FundingError;
+use crate::negotiation::NegotiationError;
+use crate::node::Rejection;
+use crate::store::StoreError;
+
+/// Where an opening stands.  Each name says what is awaited.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Stage {
+    /// Funder: our signer is to give the channel's keys; the peer knows nothing yet.
+    Keys,
+    /// Funder: `open_channel` is out.
+    AcceptChannel,
+    /// Funder: accepted; the wallet is to build the funding transaction.
+    Funding,
+    /// Funder: the signer is to sign the peer's commitment.
+    Signature,
+    /// Funder: `funding_created` is out.
+    FundingSigned,
+    /// Fundee: the policy, then the signer, is at work on an offer.
+    Decision,
+    /// Fundee: `accept_channel` is out.
+    FundingCreated,
+    /// Fundee: the signer is at work on both commitments.
+    Commitments,
+    /// Both: the peer's signature is good, the channel is being saved.
+    Save,
+    /// Both: opened; the funding transaction is to confirm.
+    Depth,
+    /// Both: deep enough and our `channel_ready` is out; the peer's is awaited.
+    ChannelReady,
+    /// Both: in use.
+    Ready,
+}
+
+impl Stage {
+    /// A stable name for programs.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Keys => "keys",
+            Self::AcceptChannel => "accept-channel",
+            Self::Funding => "funding",
+            Self::Signature => "signature",
+            Self::FundingSigned => "funding-signed",
+            Self::Decision => "decision",
+            Self::FundingCreated => "funding-created",
+            Self::Commitments => "commitments",
+            Self::Save => "save",
+            Self::Depth => "depth",
+            Self::ChannelReady => "channel-ready",
+            Self::Ready => "ready",
+        }
+    }
+}
+
+impl fmt::Display for Stage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Keys => "asking the signer for keys",
+            Self::AcceptChannel => "offered, waiting for accept_channel",
+            Self::Funding => "accepted, waiting for the funding transaction",
+            Self::Signature => "asking the signer for a signature",
+            Self::FundingSigned => "funding transaction named, waiting for funding_signed",
+            Self::Decision => "deciding about an offer",
+            Self::FundingCreated => "accepted, waiting for funding_created",
+            Self::Commitments => "asking the signer about both commitments",
+            Self::Save => "signed, saving the channel",
+            Self::Depth => "opened, waiting for the funding transaction to confirm",
+            Self::ChannelReady => "confirmed, waiting for the peer's channel_ready",
+            Self::Ready => "in use",
+        })
+    }
+}
+
+/// A call to the signer, for the operator.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SignerCall {
+    /// `Hsm::channel`.
+    Channel,
+    /// `ChannelHsm::pubkeys`.
+    Pubkeys,
+    /// `ChannelHsm::per_commitment_point`.
+    PerCommitmentPoint,
+    /// `ChannelHsm::setup`.
+    Setup,
+    /// `ChannelHsm::sign_counterparty_commitment`.
+    SignCounterpartyCommitment,
+    /// `ChannelHsm::validate_holder_commitment`.
+    ValidateHolderCommitment,
+}
+
+impl fmt::Display for SignerCall {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Channel => "channel",
+            Self::Pubkeys => "pubkeys",
+            Self::PerCommitmentPoint => "per_commitment_point",
+            Self::Setup => "setup",
+            Self::SignCounterpartyCommitment => "sign_counterparty_commitment",
+            Self::ValidateHolderCommitment => "validate_holder_commitment",
+        })
+    }
+}
+
+/// Why an opening ended.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Failure {
+    /// The terms, signatures or outpoints exchanged do not make a channel.
+    #[error(transparent)]
+    Negotiation(#[from] NegotiationError),
+    /// Our policy does not want the offer.
+    #[error("our policy rejects the offer: {0}")]
+    Rejected(Rejection),
+    /// Our policy did not answer in time.
+    #[error("our policy did not answer within {0:?}")]
+    PolicySilent(Duration),
+    /// The peer did not send what was awaited in time.
+    #[error("the peer sent no {message} within {after:?}")]
+    PeerSilent {
+        /// The message awaited.
+        message: &'static str,
+        /// How long it was awaited.
+        after: Duration,
+    },
+    /// Our wallet did not bring the funding transaction in time.
+    #[error("our wallet brought no funding transaction within {0:?}")]
+    WalletSilent(Duration),
+    /// A well-formed message that does not belong to the stage.
+    #[error("{message} does not belong here: {stage}")]
+    OutOfOrder {
+        /// The message's name.
+        message: &'static str,
+        /// Where the opening stood.
+        stage: Stage,
+    },
+    /// The funding transaction that the node brought does not fund the channel.
+    #[error(transparent)]
+    Funding(#[from] FundingError),
+    /// The funding outpoint belongs to another channel of this node, or makes the same
+    /// `channel_id`.
+    #[error("channel {0} is in use by another opening or channel")]
+    OutpointInUse(ChannelId),
+    /// Our signer did not do its part.
+    #[error("our signer failed in {call}")]
+    Signer {
+        /// What it was asked.
+        call: SignerCall,
+        /// What it said.
+        source: HsmError,
+    },
+    /// Our signer did not answer in time.
+    #[error("our signer did not answer {call} within {after:?}")]
+    SignerSilent {
+        /// What it was asked.
+        call: SignerCall,
+        /// How long it was awaited.
+        after: Duration,
+    },
+    /// Our store did not do its part before the channel was saved.
+    #[error("our store failed")]
+    Store(#[from] StoreError),
+    /// More openings are pending with this peer than it may have.
+    #[error("{0} openings are pending with this peer, the most it may have")]
+    TooManyPendingWithPeer(u32),
+    /// More openings are pending in all than this node takes.
+    #[error("{0} openings are pending, the most this node takes")]
+    TooManyPending(u32),
+    /// More new openings in a second than this peer may begin.
+    #[error("more than {0} new openings in one second")]
+    TooFast(u32),
+    /// The peer reused the id of its own pending opening, which ends with this one.
+    #[error("temporary_channel_id is in use by a pending opening")]
+    DuplicateTemporaryId,
+    /// The peer sent `error` for the channel.
+    #[error("the peer ended it: {0}")]
+    PeerError(String),
+    /// The message about the channel could not be read, naming the defect.
+    #[error("the peer's {0}")]
+    Undecodable(String),
+    /// The policy, signer or store panicked while the opening waited for it.
+    #[error("a part of this node panicked")]
+    Panicked,
+    /// The node cancelled, or dropped its handle.
+    #[error("cancelled by this node")]
+    Cancelled,
+    /// The connection ended.
+    #[error("the connection ended")]
+    Disconnected,
+}
+
+impl From<Refusal> for Failure {
+    fn from(refusal: Refusal) -> Self {
+        Self::Negotiation(refusal.into())
+    }
+}
+
+impl Failure {
+    /// A stable name for programs, kebab-case.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Negotiation(error) => error.code(),
+            Self::Rejected(_) => "rejected-by-policy",
+            Self::PolicySilent(_) => "policy-silent",
+            Self::PeerSilent { .. } => "peer-silent",
+            Self::WalletSilent(_) => "wallet-silent",
+            Self::OutOfOrder { .. } => "message-out-of-order",
+            Self::Funding(error) => error.code(),
+            Self::OutpointInUse(_) => "outpoint-in-use",
+            Self::Signer { source, .. } => source.code(),
+            Self::SignerSilent { .. } => "signer-silent",
+            Self::Store(error) => error.code(),
+            Self::TooManyPendingWithPeer(_) => "too-many-pending-with-peer",
+            Self::TooManyPending(_) => "too-many-pending",
+            Self::TooFast(_) => "too-fast",
+            Self::DuplicateTemporaryId => "duplicate-temporary-channel-id",
+            Self::PeerError(_) => "peer-error",
+            Self::Undecodable(_) => "undecodable-message",
+            Self::Panicked => "internal-panic",
+            Self::Cancelled => "cancelled",
+            Self::Disconnected => "disconnected",
+        }
+    }
+
+    /// What the peer is told in `error`: a closed set of texts with the numbers of the rule in
+    /// them, and the policy's own public text.  `None` where the peer ended it itself.
+    pub fn reply(&self) -> Option<String> {
+        Some(match self {
+            Self::Negotiation(error) if error.is_ours() => INTERNAL_ERROR.into(),
+            Self::Negotiation(error) => error.to_string(),
+            Self::Rejected(rejection) => rejection.public.to_string(),
+            Self::PeerSilent { message, .. } => format!("no {message} in time"),
+            Self::OutOfOrder { message, .. } => format!("unexpected {message}"),
+            Self::OutpointInUse(_) => "the funding outpoint is in use".into(),
+            Self::TooManyPendingWithPeer(_) => "too many pending channels with you".into(),
+            Self::TooManyPending(_) => "too many pending channels".into(),
+            Self::TooFast(_) => "too many new channels in one second".into(),
+            Self::DuplicateTemporaryId => "temporary_channel_id is in use".into(),
+            Self::Undecodable(defect) => defect.clone(),
+            Self::Cancelled => "channel opening cancelled".into(),
+            Self::Panicked
+            | Self::PolicySilent(_)
+            | Self::WalletSilent(_)
+            | Self::Funding(_)
+            | Self::Signer { .. }
+            | Self::SignerSilent { .. }
+            | Self::Store(_) => INTERNAL_ERROR.into(),
+            Self::PeerError(_) | Self::Disconnected => return None,
+        })
+    }
+}
+
+/// All that a peer learns of a fault on our side.
+const INTERNAL_ERROR: &str = "internal error";

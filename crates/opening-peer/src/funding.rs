@@ -1,0 +1,97 @@
+//! What the node's wallet brings as funding transaction, and whether it funds the channel.
+
+use bitcoin::{OutPoint, Psbt, Transaction};
+use opening_core::FundingOutput;
+
+/// A funding transaction that is not broadcast yet.
+#[derive(Clone, Debug)]
+pub enum FundingTransaction {
+    /// Signed: every input shows by its witness that its txid cannot change.
+    Signed(Transaction),
+    /// Unsigned or partly signed: every input shows the segwit output that it spends.
+    Psbt(Box<Psbt>),
+    /// For a wallet that shows nothing.  The wallet answers for amount, script, index and
+    /// segwit inputs: a mistake here loses the funds.
+    Outpoint(OutPoint),
+}
+
+/// Why a transaction does not fund the channel.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum FundingError {
+    /// No output pays exactly the channel's amount to its script (B2-FC-S-04).
+    #[error("no output of the funding transaction pays {0} to the funding script")]
+    NoFundingOutput(bitcoin::Amount),
+    /// The output's index does not fit into `funding_output_index`.
+    #[error("the funding output has index {0}, beyond 65535")]
+    IndexTooLarge(usize),
+    /// An input whose spending can still change the txid (B2-FC-S-02, B2-FC-S-06).
+    #[error("input {0} of the funding transaction is not shown to be a segwit one")]
+    InputNotSegwit(usize),
+    /// A transaction without inputs.
+    #[error("the funding transaction has no inputs")]
+    NoInputs,
+}
+
+impl FundingError {
+    /// A stable name for programs.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::NoFundingOutput(_) => "no-funding-output",
+            Self::IndexTooLarge(_) => "funding-index-too-large",
+            Self::InputNotSegwit(_) => "funding-input-not-segwit",
+            Self::NoInputs => "funding-without-inputs",
+        }
+    }
+}
+
+impl FundingTransaction {
+    /// The outpoint at which this transaction pays `output`.
+    pub fn outpoint(&self, output: &FundingOutput) -> Result<OutPoint, FundingError> {
+        let transaction = match self {
+            Self::Outpoint(outpoint) => return Ok(*outpoint),
+            Self::Signed(transaction) => transaction,
+            Self::Psbt(psbt) => &psbt.unsigned_tx,
+        };
+        if transaction.input.is_empty() {
+            return Err(FundingError::NoInputs);
+        }
+        if let Some(index) = self.first_malleable_input() {
+            return Err(FundingError::InputNotSegwit(index));
+        }
+        let index = transaction
+            .output
+            .iter()
+            .position(|paid| output.is_paid_by(paid))
+            .ok_or(FundingError::NoFundingOutput(output.value))?;
+        let vout = u16::try_from(index).map_err(|_| FundingError::IndexTooLarge(index))?;
+        Ok(OutPoint { txid: transaction.compute_txid(), vout: vout.into() })
+    }
+
+    /// The transaction, if the wallet showed one.
+    pub fn into_transaction(self) -> Option<Transaction> {
+        match self {
+            Self::Signed(transaction) => Some(transaction),
+            Self::Psbt(psbt) => Some(psbt.unsigned_tx),
+            Self::Outpoint(_) => None,
+        }
+    }
+
+    fn first_malleable_input(&self) -> Option<usize> {
+        match self {
+            Self::Signed(transaction) => transaction
+                .input
+                .iter()
+                .position(|input| input.witness.is_empty() || !input.script_sig.is_empty()),
+            // A P2SH-wrapped segwit input changes the txid when it gets its script_sig: only
+            // native ones will do.
+            Self::Psbt(psbt) => psbt.inputs.iter().position(|input| {
+                !input
+                    .witness_utxo
+                    .as_ref()
+                    .is_some_and(|spent| spent.script_pubkey.is_witness_program())
+            }),
+            Self::Outpoint(_) => None,
+        }
+    }
+}

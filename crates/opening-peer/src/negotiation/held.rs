@@ -1,0 +1,64 @@
+//! What may only happen once a channel is saved, held by a value instead of by memory.
+
+use std::sync::Arc;
+
+use lightning::ln::types::ChannelId;
+
+use super::opened::Opened;
+
+/// Proof that a channel was saved durably.  Only [`crate::store::save`] makes one.
+#[derive(Debug)]
+pub struct Saved {
+    channel_id: ChannelId,
+}
+
+impl Saved {
+    pub(crate) fn new(channel_id: ChannelId) -> Self {
+        Self { channel_id }
+    }
+}
+
+/// Leave to broadcast the funding transaction of one channel: the peer's signature on our first
+/// commitment is verified and saved (B2-FC-S-03, B2-FS-R-02).
+#[must_use = "a funder who never broadcasts leaves the peer with a dead channel"]
+#[derive(Debug)]
+pub struct BroadcastPermit {
+    pub(super) channel_id: ChannelId,
+}
+
+impl BroadcastPermit {
+    /// The channel whose funding transaction may be broadcast.
+    pub fn channel_id(&self) -> ChannelId {
+        self.channel_id
+    }
+}
+
+/// A channel that is agreed on but not yet saved, and what saving it releases: the permit to
+/// broadcast for the funder, `funding_signed` for the fundee.
+#[must_use = "the channel exists for the peer once `inside` is used: save it first"]
+#[derive(Debug)]
+pub struct Held<T> {
+    opened: Arc<Opened>,
+    inside: T,
+}
+
+impl<T> Held<T> {
+    pub(super) fn new(opened: Opened, inside: T) -> Self {
+        Self { opened: Arc::new(opened), inside }
+    }
+
+    /// The channel to save.
+    pub fn opened(&self) -> &Arc<Opened> {
+        &self.opened
+    }
+
+    /// Releases what was held, against the proof that this channel is saved.
+    ///
+    /// # Panics
+    ///
+    /// If the proof is another channel's: a bug of the caller.
+    pub fn after(self, saved: Saved) -> (Arc<Opened>, T) {
+        assert_eq!(saved.channel_id, self.opened.channel_id, "the proof is another channel's");
+        (self.opened, self.inside)
+    }
+}

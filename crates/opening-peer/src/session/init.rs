@@ -1,0 +1,102 @@
+//! The first message of every connection.
+
+use std::net::{IpAddr, SocketAddr};
+
+use bitcoin::Network;
+use bitcoin::constants::ChainHash;
+use lightning::ln::msgs::{Init, SocketAddress};
+use lightning::types::features::InitFeatures;
+use opening_core::features::missing_dependency;
+use opening_core::{Feature, NegotiatedFeatures};
+
+/// The features that this library serves, all optional, and those that nodes of today expect of
+/// each other whatever they do: `var_onion_optin` (9) and `payment_secret` (15), which are the
+/// rest of the node's duty.
+pub fn default_features() -> InitFeatures {
+    let mut features = InitFeatures::empty();
+    features.set_data_loss_protect_optional();
+    features.set_upfront_shutdown_script_optional();
+    features.set_variable_length_onion_optional();
+    features.set_static_remote_key_optional();
+    features.set_payment_secret_optional();
+    features.set_wumbo_optional();
+    features.set_anchors_zero_fee_htlc_tx_optional();
+    features.set_shutdown_any_segwit_optional();
+    features.set_channel_type_optional();
+    features.set_scid_privacy_optional();
+    features.set_zero_conf_optional();
+    features
+}
+
+/// Our `init`.  `peer_address` is where an incoming connection came from, so that the peer may
+/// learn its own address; private ones stay unsaid (B1-INIT-S-07, B1-INIT-S-09).
+pub(super) fn ours(
+    features: &InitFeatures,
+    network: Network,
+    peer_address: Option<SocketAddr>,
+) -> Init {
+    Init {
+        features: features.clone(),
+        networks: Some(vec![network.chain_hash()]),
+        remote_network_address: peer_address
+            .filter(|address| is_public(address.ip()))
+            .map(SocketAddress::from),
+    }
+}
+
+fn is_public(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => !(ip.is_private() || ip.is_loopback() || ip.is_link_local()),
+        // fc00::/7 is for private use, fe80::/10 for one link.
+        IpAddr::V6(ip) => {
+            let first = ip.segments()[0];
+            !(ip.is_loopback() || first & 0xfe00 == 0xfc00 || first & 0xffc0 == 0xfe80)
+        }
+    }
+}
+
+/// Why the peer's `init` ends the connection.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum InitError {
+    /// It requires a feature that this node does not offer (B1-INIT-R-05).
+    #[error("the peer requires features that this node lacks: bits {0:?}")]
+    RequiresUnknown(Vec<u64>),
+    /// A feature without the one it depends on (B1-INIT-R-07).
+    #[error("the peer offers {0:?} without the feature it depends on")]
+    MissingDependency(Feature),
+    /// It is on other chains only (B1-INIT-R-06).
+    #[error("the peer is on no chain of ours")]
+    NoCommonChain,
+}
+
+impl InitError {
+    /// A stable name for programs.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::RequiresUnknown(_) => "init-requires-unknown-feature",
+            Self::MissingDependency(_) => "init-missing-dependency",
+            Self::NoCommonChain => "init-no-common-chain",
+        }
+    }
+}
+
+/// Judges the peer's `init`.
+pub(super) fn judge(
+    local: &InitFeatures,
+    chain_hash: ChainHash,
+    theirs: Init,
+) -> Result<NegotiatedFeatures, InitError> {
+    let unknown = theirs.features.required_unknown_bits_from(local);
+    if !unknown.is_empty() {
+        return Err(InitError::RequiresUnknown(unknown));
+    }
+    if let Some(feature) = missing_dependency(&theirs.features) {
+        return Err(InitError::MissingDependency(feature));
+    }
+    // Without the list, a peer may be on any chain.
+    if theirs.networks.is_some_and(|chains| !chains.contains(&chain_hash)) {
+        return Err(InitError::NoCommonChain);
+    }
+    Ok(NegotiatedFeatures { local: local.clone(), remote: theirs.features })
+}

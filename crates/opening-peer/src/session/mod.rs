@@ -1,0 +1,242 @@
+//! One connection with one peer, carrying any number of negotiations.
+//!
+//! [`Session::start`] exchanges `init` and leaves a task behind that owns the transport: it
+//! routes what the peer sends, writes what anyone here has to say, and keeps every pending inbound
+//! opening as plain state.  A [`Session`] is the node's handle on it.
+
+mod channels;
+mod inbound;
+mod init;
+mod opening;
+mod ours;
+mod task;
+mod theirs;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bitcoin::secp256k1::PublicKey;
+use lightning::ln::types::ChannelId;
+use opening_core::NegotiatedFeatures;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::timeout;
+
+pub use init::{InitError, default_features};
+pub(crate) use opening::FundingOffer;
+pub use opening::{
+    Canceller, CompleteError, FundingNeeded, Opening, PendingFunding, PendingSignature,
+};
+pub(crate) use task::{OurReport, Report};
+
+use crate::event::{Event, Failed};
+use crate::message::{Message, Undecodable, decode, encode};
+use crate::negotiation::funder::Ask;
+use crate::negotiation::ready::{Confirmation, EvidenceError};
+use crate::openings::Openings;
+use crate::transport::{Transport, TransportError};
+use task::Task;
+
+/// Names one opening within its session, in either direction, never reused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct Key(u64);
+
+/// What handles ask of their session's task.
+#[derive(Debug)]
+pub(crate) enum Command {
+    Open {
+        ask: Ask,
+        begun: oneshot::Sender<Result<Opening, Failed>>,
+        /// For the handle to cancel with; the task itself must not keep its own queue alive.
+        commands: mpsc::UnboundedSender<Command>,
+    },
+    Cancel {
+        key: Key,
+        done: Option<oneshot::Sender<()>>,
+    },
+    Confirmed {
+        channel_id: ChannelId,
+        confirmation: Box<Confirmation>,
+        done: Done,
+    },
+    Unconfirmed {
+        channel_id: ChannelId,
+        done: Done,
+    },
+    Send {
+        message: Vec<u8>,
+        done: oneshot::Sender<Result<(), TransportError>>,
+    },
+}
+
+pub(crate) type Done = oneshot::Sender<Result<(), ConfirmError>>;
+
+/// A connected peer.  Clones are handles on the same connection; it ends when the last one, and
+/// the last handle of its openings, is dropped.
+#[derive(Clone, Debug)]
+pub struct Session {
+    peer: PublicKey,
+    features: Arc<NegotiatedFeatures>,
+    commands: mpsc::UnboundedSender<Command>,
+    closed: watch::Receiver<bool>,
+}
+
+/// Why a session did not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The connection failed.
+    #[error(transparent)]
+    Transport(#[from] TransportError),
+    /// The peer closed the connection before its `init`.
+    #[error("the peer closed the connection before its init")]
+    Closed,
+    /// The peer sent no `init` in time.
+    #[error("the peer sent no init within {0:?}")]
+    Silent(Duration),
+    /// The peer's first message is not `init` (B1-INIT-R-01, B2-EST-B-01).
+    #[error("the peer's first message is not init")]
+    NotInit,
+    /// The peer's first message cannot be read.
+    #[error(transparent)]
+    Undecodable(#[from] Undecodable),
+    /// The peer's `init` does not go with ours.
+    #[error(transparent)]
+    Init(#[from] InitError),
+}
+
+impl StartError {
+    /// A stable name for programs.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Transport(error) => error.code(),
+            Self::Closed => "init-connection-closed",
+            Self::Silent(_) => "init-silent",
+            Self::NotInit => "init-missing",
+            Self::Undecodable(error) => error.code(),
+            Self::Init(error) => error.code(),
+        }
+    }
+}
+
+/// Why evidence about a channel had no effect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfirmError {
+    /// No channel of this session waits for it.
+    #[error("no channel of this session has this id")]
+    UnknownChannel,
+    /// It is not about the channel's funding output.
+    #[error(transparent)]
+    Evidence(#[from] EvidenceError),
+    /// The connection ended.
+    #[error("the connection ended")]
+    Disconnected,
+}
+
+impl Session {
+    /// Exchanges `init` over `transport` and takes it over.
+    ///
+    /// `peer_address` is given for an incoming connection, so that the peer may learn its own
+    /// address.  Our `init` goes out at once; nothing else does before the peer's is here
+    /// (B1-INIT-S-01, B1-INIT-R-01).
+    pub async fn start(
+        openings: Arc<Openings>,
+        peer: PublicKey,
+        transport: Transport,
+        peer_address: Option<SocketAddr>,
+    ) -> Result<Self, StartError> {
+        let (mut reader, mut writer) = transport.split();
+        let node = &openings.node;
+        writer.queue(&encode(&init::ours(&node.features, node.network, peer_address)))?;
+        let deadline = node.deadlines.peer;
+        let exchange = async { tokio::try_join!(writer.flush(), reader.read()) };
+        let exchanged = timeout(deadline, exchange).await;
+        let ((), bytes) = exchanged.map_err(|_| StartError::Silent(deadline))??;
+        let Message::Init(theirs) = decode(&bytes.ok_or(StartError::Closed)?)? else {
+            return Err(StartError::NotInit);
+        };
+        let features = init::judge(&node.features, openings.chain_hash(), theirs)?;
+
+        node.events.event(&peer, Event::Connected);
+        let features = Arc::new(features);
+        let (commands, requests) = mpsc::unbounded_channel();
+        let (ended, closed) = watch::channel(false);
+        let task = Task::new(openings, peer, features.clone(), (reader, writer), requests);
+        tokio::spawn(async move {
+            task.run().await;
+            // Nobody may be listening.
+            let _ = ended.send(true);
+        });
+        Ok(Self { peer, features, commands, closed })
+    }
+
+    /// The peer's node id.
+    pub fn peer(&self) -> PublicKey {
+        self.peer
+    }
+
+    /// The features of both `init` messages.
+    pub fn features(&self) -> &NegotiatedFeatures {
+        &self.features
+    }
+
+    /// Begins an opening; returns when `open_channel` has been sent.
+    pub async fn open(&self, ask: Ask) -> Result<Opening, Failed> {
+        let (begun, answer) = oneshot::channel();
+        let gone = || Err(Failed::session_gone(ChannelId([0; 32])));
+        let commands = self.commands.clone();
+        if self.commands.send(Command::Open { ask, begun, commands }).is_err() {
+            return gone();
+        }
+        answer.await.unwrap_or_else(|_| gone())
+    }
+
+    /// The funding transaction of an opened channel is in a block.  Returns when the depth is
+    /// updated and `channel_ready`, if it was due, sent.
+    pub async fn confirmed(
+        &self,
+        channel_id: ChannelId,
+        confirmation: Confirmation,
+    ) -> Result<(), ConfirmError> {
+        let confirmation = Box::new(confirmation);
+        self.ask(|done| Command::Confirmed { channel_id, confirmation, done }).await
+    }
+
+    /// A reorganisation took the funding transaction's block away.
+    pub async fn unconfirmed(&self, channel_id: ChannelId) -> Result<(), ConfirmError> {
+        self.ask(|done| Command::Unconfirmed { channel_id, done }).await
+    }
+
+    /// Sends a message of the node's own, type first: gossip, a custom one, or one for a channel
+    /// that the node owns.
+    pub async fn send(&self, message: Vec<u8>) -> Result<(), SendError> {
+        let (done, answer) = oneshot::channel();
+        self.commands.send(Command::Send { message, done }).map_err(|_| SendError::Disconnected)?;
+        answer.await.map_err(|_| SendError::Disconnected)?.map_err(SendError::Transport)
+    }
+
+    /// Waits until the connection has ended.
+    pub async fn closed(&mut self) {
+        // An error means that the task is gone, which is the same.
+        let _ = self.closed.wait_for(|closed| *closed).await;
+    }
+
+    async fn ask(&self, command: impl FnOnce(Done) -> Command) -> Result<(), ConfirmError> {
+        let (done, answer) = oneshot::channel();
+        self.commands.send(command(done)).map_err(|_| ConfirmError::Disconnected)?;
+        answer.await.unwrap_or(Err(ConfirmError::Disconnected))
+    }
+}
+
+/// Why a message of the node was not sent.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SendError {
+    /// The transport does not take it.
+    #[error(transparent)]
+    Transport(#[from] TransportError),
+    /// The connection ended.
+    #[error("the connection ended")]
+    Disconnected,
+}

@@ -1,0 +1,276 @@
+//! The task that owns a connection: its loop, its writing, and what drivers report to it.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use bitcoin::secp256k1::PublicKey;
+use lightning::ln::msgs::{AcceptChannel, ErrorMessage, FundingSigned};
+use lightning::ln::types::ChannelId;
+use lightning::ln::wire;
+use opening_core::{NegotiatedFeatures, Role};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, sleep_until};
+
+use super::channels::Channels;
+use super::ours::Ours;
+use super::theirs::Theirs;
+use super::{Command, Key};
+use crate::event::{Event, Failed};
+use crate::failure::{Failure, Stage};
+use crate::funding::FundingError;
+use crate::message::encode;
+use crate::negotiation::fundee::WaitForFundingCreated;
+use crate::negotiation::{BroadcastPermit, Opened};
+use crate::openings::Openings;
+use crate::transport::{Reader, Writer};
+
+/// Bytes waiting to be written above which nothing more is read: a peer that asks without
+/// listening waits.
+const WRITE_HIGH_WATER: usize = 256 * 1024;
+
+/// What a driver tells its session.
+pub(crate) enum Report {
+    /// A funder's.
+    Ours { key: Key, report: OurReport },
+    /// A fundee has decided about an offer.
+    Answered { key: Key, answer: Result<Box<(AcceptChannel, WaitForFundingCreated)>, Failure> },
+    /// A fundee has signed and saved, or failed to.
+    Signed { key: Key, signed: Result<(Arc<Opened>, FundingSigned), Failure> },
+    /// The signer gave the second point of an opened channel.
+    SecondPoint { channel_id: ChannelId, point: Result<PublicKey, Failure> },
+}
+
+/// What a funder tells its session.
+pub(crate) enum OurReport {
+    /// Send this `open_channel`.
+    OpenChannel(Vec<u8>),
+    /// A stage without a message.
+    Stage(Stage),
+    /// The final id is known.
+    Identified(ChannelId),
+    /// Send this `funding_created` and tell the handle.
+    FundingCreated { message: Vec<u8>, funded: Option<oneshot::Sender<Result<(), FundingError>>> },
+    /// The end.
+    Done(Result<(Arc<Opened>, BroadcastPermit), Failure>),
+}
+
+/// Whether the connection goes on.
+pub(super) enum Flow {
+    Continue,
+    /// What was queued is still written.
+    Close(String),
+}
+
+pub(super) struct Task {
+    pub(super) openings: Arc<Openings>,
+    pub(super) peer: PublicKey,
+    pub(super) features: Arc<NegotiatedFeatures>,
+    pub(super) ours: Ours,
+    pub(super) theirs: Theirs,
+    pub(super) channels: Channels,
+    /// When a peer has to have sent its next message, soonest first.
+    pub(super) deadlines: BTreeSet<(Instant, Key)>,
+    pub(super) reports: mpsc::UnboundedSender<Report>,
+    next_key: u64,
+    reader: Reader,
+    writer: Writer,
+    /// Since when something waits to be written.
+    writing_since: Option<Instant>,
+    commands: mpsc::UnboundedReceiver<Command>,
+    reported: mpsc::UnboundedReceiver<Report>,
+}
+
+impl Task {
+    pub(super) fn new(
+        openings: Arc<Openings>,
+        peer: PublicKey,
+        features: Arc<NegotiatedFeatures>,
+        (reader, writer): (Reader, Writer),
+        commands: mpsc::UnboundedReceiver<Command>,
+    ) -> Self {
+        let (reports, reported) = mpsc::unbounded_channel();
+        Self {
+            openings,
+            peer,
+            features,
+            ours: Ours::default(),
+            theirs: Theirs::default(),
+            channels: Channels::default(),
+            deadlines: BTreeSet::new(),
+            reports,
+            next_key: 0,
+            reader,
+            writer,
+            writing_since: None,
+            commands,
+            reported,
+        }
+    }
+
+    pub(super) async fn run(mut self) {
+        let reason = loop {
+            if let Flow::Close(reason) = self.turn().await {
+                break reason;
+            }
+        };
+        log::debug!("{}: closing: {reason}", self.peer);
+        self.end().await;
+        self.event(Event::Disconnected { reason });
+    }
+
+    /// One thing that happens.  Our own side comes first: a peer that never stops talking cannot
+    /// keep it waiting.
+    async fn turn(&mut self) -> Flow {
+        let deadline = self.next_deadline();
+        let until = deadline.unwrap_or_else(Instant::now);
+        tokio::select! {
+            biased;
+            Some(report) = self.reported.recv() => {
+                self.on_report(report);
+                Flow::Continue
+            }
+            command = self.commands.recv() => match command {
+                Some(command) => self.on_command(command),
+                None => Flow::Close("this node let go of it".into()),
+            },
+            flushed = self.writer.flush(), if self.writer.needs_flush() => {
+                self.writing_since = None;
+                flushed.map_or_else(|error| Flow::Close(error.to_string()), |()| Flow::Continue)
+            }
+            read = self.reader.read(), if self.writer.queued() < WRITE_HIGH_WATER => match read {
+                Ok(Some(bytes)) => self.on_message(&bytes),
+                Ok(None) => Flow::Close("the peer closed it".into()),
+                Err(error) => Flow::Close(error.to_string()),
+            },
+            () = sleep_until(until), if deadline.is_some() => self.on_deadline(),
+        }
+    }
+
+    fn next_deadline(&self) -> Option<Instant> {
+        let reading = self.writing_since.map(|since| since + self.openings.node.deadlines.peer);
+        let waiting = self.deadlines.first().map(|(instant, _)| *instant);
+        reading.into_iter().chain(waiting).min()
+    }
+
+    fn on_deadline(&mut self) -> Flow {
+        let now = Instant::now();
+        while let Some(&(instant, key)) = self.deadlines.first() {
+            if instant > now {
+                break;
+            }
+            self.deadlines.pop_first();
+            self.fundee_waited_too_long(key);
+        }
+        let patience = self.openings.node.deadlines.peer;
+        match self.writing_since {
+            Some(since) if now.duration_since(since) >= patience => {
+                Flow::Close(format!("the peer has read nothing for {patience:?}"))
+            }
+            _ => Flow::Continue,
+        }
+    }
+
+    fn on_report(&mut self, report: Report) {
+        match report {
+            Report::Ours { key, report } => self.on_our_report(key, report),
+            Report::Answered { key, answer } => self.on_answered(key, answer),
+            Report::Signed { key, signed } => self.on_signed(key, signed),
+            Report::SecondPoint { channel_id, point } => self.on_second_point(channel_id, point),
+        }
+    }
+
+    fn on_command(&mut self, command: Command) -> Flow {
+        match command {
+            Command::Open { ask, begun, commands } => self.open(ask, begun, commands),
+            Command::Cancel { key, done } => {
+                self.interrupt_ours(key, Failure::Cancelled);
+                if let Some(done) = done {
+                    let _ = done.send(());
+                }
+            }
+            Command::Confirmed { channel_id, confirmation, done } => {
+                self.on_confirmed(channel_id, &confirmation, done);
+            }
+            Command::Unconfirmed { channel_id, done } => self.on_unconfirmed(channel_id, done),
+            Command::Send { message, done } => {
+                let _ = done.send(self.queue(&message));
+            }
+        }
+        Flow::Continue
+    }
+
+    /// The connection is over.  What is being saved is awaited: it becomes a channel.
+    async fn end(&mut self) {
+        for key in self.ours.keys() {
+            self.interrupt_ours(key, Failure::Disconnected);
+        }
+        for key in self.theirs.keys() {
+            self.interrupt_theirs(key, Failure::Disconnected);
+        }
+        while !(self.ours.is_empty() && self.theirs.is_empty()) {
+            match self.reported.recv().await {
+                Some(report) => self.on_report(report),
+                None => break,
+            }
+        }
+        // Says the last words, to a peer that may be gone already.
+        let patience = self.openings.node.deadlines.peer;
+        let _ = tokio::time::timeout(patience, self.writer.flush()).await;
+        let _ = self.writer.close().await;
+    }
+
+    pub(super) fn next_key(&mut self) -> Key {
+        self.next_key += 1;
+        Key(self.next_key)
+    }
+
+    /// Queues bytes of a whole message.
+    pub(super) fn queue(&mut self, message: &[u8]) -> Result<(), crate::transport::TransportError> {
+        self.writer.queue(message)?;
+        self.writing_since.get_or_insert_with(Instant::now);
+        Ok(())
+    }
+
+    /// Queues a message of ours.
+    pub(super) fn send<M: wire::Type>(&mut self, message: &M) {
+        self.queue_logged(&encode(message));
+    }
+
+    /// Queues bytes of a message of ours.
+    pub(super) fn queue_logged(&mut self, message: &[u8]) {
+        if let Err(error) = self.queue(message) {
+            // Ours are short: the transport has failed, and the next flush says so.
+            log::debug!("{}: not sent: {error}", self.peer);
+        }
+    }
+
+    /// Sends `error` and tells the node.
+    pub(super) fn send_error(&mut self, channel_id: ChannelId, text: String) {
+        self.send(&ErrorMessage { channel_id, data: text.clone() });
+        self.event(Event::ErrorSent { channel_id, text });
+    }
+
+    pub(super) fn progress(
+        &self,
+        role: Role,
+        temporary_channel_id: ChannelId,
+        channel_id: Option<ChannelId>,
+        stage: Stage,
+    ) {
+        self.event(Event::Progress { role, temporary_channel_id, channel_id, stage });
+    }
+
+    /// Tells peer and node that an opening has failed.
+    pub(super) fn fail(&mut self, failed: &Failed, reply_to: Option<ChannelId>) {
+        if let (Some(channel_id), Some(text)) = (reply_to, failed.failure.reply()) {
+            self.send_error(channel_id, text);
+        }
+        log::info!("{}: {failed}", self.peer);
+        self.event(Event::Failed(failed.clone()));
+    }
+
+    pub(super) fn event(&self, event: Event) {
+        log::debug!("{}: {event}", self.peer);
+        self.openings.node.events.event(&self.peer, event);
+    }
+}

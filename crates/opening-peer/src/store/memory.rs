@@ -1,0 +1,54 @@
+//! Channels in memory, for tests and for programs that keep nothing.
+
+use core::ops::Range;
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+
+use async_trait::async_trait;
+use lightning::ln::types::ChannelId;
+
+use super::{ChannelStore, StoreError};
+use crate::negotiation::Opened;
+
+/// Forgets everything with the process: never for a node with money in it.
+#[derive(Debug, Default)]
+pub struct MemoryStore(Mutex<Contents>);
+
+#[derive(Debug, Default)]
+struct Contents {
+    channels: HashMap<ChannelId, Opened>,
+    reserved_dbids: u64,
+}
+
+impl MemoryStore {
+    fn contents<T>(&self, act: impl FnOnce(&mut Contents) -> T) -> T {
+        // Nothing here can be left half-changed by a panic.
+        act(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+#[async_trait]
+impl ChannelStore for MemoryStore {
+    async fn save(&self, opened: &Opened) -> Result<(), StoreError> {
+        self.contents(|contents| contents.channels.insert(opened.channel_id, opened.clone()));
+        Ok(())
+    }
+
+    async fn remove(&self, channel_id: &ChannelId) -> Result<(), StoreError> {
+        self.contents(|contents| contents.channels.remove(channel_id));
+        Ok(())
+    }
+
+    async fn load_all(&self) -> Result<Vec<Result<Opened, StoreError>>, StoreError> {
+        Ok(self.contents(|contents| contents.channels.values().cloned().map(Ok).collect()))
+    }
+
+    async fn reserve_dbids(&self, count: u64) -> Result<Range<u64>, StoreError> {
+        self.contents(|contents| {
+            let first = contents.reserved_dbids + 1;
+            contents.reserved_dbids =
+                contents.reserved_dbids.checked_add(count).ok_or(StoreError::Exhausted)?;
+            Ok(first..contents.reserved_dbids + 1)
+        })
+    }
+}

@@ -1,0 +1,189 @@
+//! What the session tests share: nodes that talk through memory, and what they saw.
+
+// Every test file compiles its own copy and uses a part of it.
+#![allow(dead_code, unreachable_pub)]
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bitcoin::absolute::LockTime;
+use bitcoin::hashes::Hash;
+use bitcoin::secp256k1::{PublicKey, Secp256k1, SecretKey};
+use bitcoin::transaction::Version;
+use bitcoin::{
+    Amount, Network, OutPoint, ScriptBuf, Sequence, Transaction, TxIn, TxOut, Txid, Witness,
+};
+use lightning::ln::types::ChannelId;
+use opening_core::{FeeratePerKw, FeerateRange, FundingOutput, Limits, MilliSatoshi};
+use opening_peer::funding::FundingTransaction;
+use opening_peer::negotiation::ready::Confirmation;
+use opening_peer::node::{AcceptWithin, Bounds, Entropy, Events, OpeningOnly, SystemEntropy};
+use opening_peer::store::MemoryStore;
+use opening_peer::transport::in_memory_pair;
+use opening_peer::{Ask, Capacity, Deadlines, Event, Node, Opened, Openings, Session};
+use opening_signer::LocalHsm;
+use tokio::sync::Notify;
+
+/// Everything that a node was told.
+#[derive(Default)]
+pub struct Seen {
+    events: Mutex<Vec<Event>>,
+    news: Notify,
+}
+
+impl Events for Seen {
+    fn event(&self, _peer: &PublicKey, event: Event) {
+        self.events.lock().unwrap().push(event);
+        self.news.notify_waiters();
+    }
+}
+
+impl Seen {
+    /// Waits until an event answers `find`.
+    pub async fn find<T>(&self, find: impl Fn(&Event) -> Option<T>) -> T {
+        let search = async {
+            loop {
+                let news = self.news.notified();
+                if let Some(found) = self.events.lock().unwrap().iter().find_map(&find) {
+                    return found;
+                }
+                news.await;
+            }
+        };
+        match tokio::time::timeout(Duration::from_secs(20), search).await {
+            Ok(found) => found,
+            Err(_) => panic!("not seen; seen: {:#?}", self.lines()),
+        }
+    }
+
+    /// The operator's lines so far.
+    pub fn lines(&self) -> Vec<String> {
+        self.events.lock().unwrap().iter().map(ToString::to_string).collect()
+    }
+
+    /// The code of the failure that comes, or came.
+    pub async fn failure_code(&self) -> &'static str {
+        self.find(|event| match event {
+            Event::Failed(failed) => Some(failed.failure.code()),
+            _ => None,
+        })
+        .await
+    }
+
+    pub async fn opened(&self) -> Arc<Opened> {
+        self.find(|event| match event {
+            Event::Opened(opened) => Some(opened.clone()),
+            _ => None,
+        })
+        .await
+    }
+
+    pub async fn ready(&self) -> opening_peer::negotiation::ready::Ready {
+        self.find(|event| match event {
+            Event::Ready(ready) => Some((**ready).clone()),
+            _ => None,
+        })
+        .await
+    }
+
+    pub async fn error_received(&self) -> (ChannelId, String) {
+        self.find(|event| match event {
+            Event::ErrorReceived { channel_id, text } => Some((*channel_id, text.clone())),
+            _ => None,
+        })
+        .await
+    }
+}
+
+pub fn regtest_bounds() -> Bounds {
+    Bounds {
+        limits: Limits::for_network(Network::Regtest),
+        feerates: Some(FeerateRange { min: FeeratePerKw::FLOOR, max: FeeratePerKw::new(100_000) }),
+    }
+}
+
+/// A node of which tests change what they want to see fail.
+pub fn node(secret: u8) -> (Node, Arc<Seen>) {
+    let seen = Arc::new(Seen::default());
+    let node = Node {
+        network: Network::Regtest,
+        features: opening_peer::session::default_features(),
+        hsm: Arc::new(LocalHsm::blind([secret; 32])),
+        policy: Arc::new(AcceptWithin(regtest_bounds())),
+        store: Arc::new(MemoryStore::default()),
+        events: seen.clone(),
+        entropy: Arc::new(SystemEntropy),
+        rest: Arc::new(OpeningOnly),
+        capacity: Capacity { opens_per_second: None, ..Capacity::default() },
+        deadlines: Deadlines::default(),
+    };
+    (node, seen)
+}
+
+pub fn node_id(secret: u8) -> PublicKey {
+    SecretKey::from_slice(&[secret; 32]).unwrap().public_key(&Secp256k1::new())
+}
+
+/// One end of a connection.
+pub struct End {
+    pub openings: Arc<Openings>,
+    pub seen: Arc<Seen>,
+    pub session: Session,
+}
+
+/// Two nodes, connected.
+pub async fn connect(one: (Node, Arc<Seen>), other: (Node, Arc<Seen>)) -> (End, End) {
+    let (left, right) = in_memory_pair();
+    let (one_openings, other_openings) = (Openings::new(one.0, []), Openings::new(other.0, []));
+    let (a, b) = tokio::join!(
+        Session::start(one_openings.clone(), node_id(2), left, None),
+        Session::start(other_openings.clone(), node_id(1), right, None),
+    );
+    (
+        End { openings: one_openings, seen: one.1, session: a.unwrap() },
+        End { openings: other_openings, seen: other.1, session: b.unwrap() },
+    )
+}
+
+pub fn ask() -> Ask {
+    Ask {
+        funding_satoshis: Amount::from_sat(1_000_000),
+        push_msat: MilliSatoshi::ZERO,
+        feerate_per_kw: FeeratePerKw::new(1250),
+        announce_channel: false,
+        channel_type: None,
+        upfront_shutdown_script: None,
+    }
+}
+
+/// A transaction that pays `output` at `index`, with a segwit input as far as anyone can see.
+pub fn funding_transaction(output: &FundingOutput, index: usize) -> Transaction {
+    let other = TxOut { value: Amount::from_sat(1000), script_pubkey: ScriptBuf::new() };
+    let mut outputs = vec![other; index];
+    outputs.push(TxOut { value: output.value, script_pubkey: output.script_pubkey.clone() });
+    Transaction {
+        version: Version::TWO,
+        lock_time: LockTime::ZERO,
+        input: vec![TxIn {
+            previous_output: OutPoint { txid: Txid::from_byte_array([9; 32]), vout: 0 },
+            script_sig: ScriptBuf::new(),
+            sequence: Sequence::MAX,
+            witness: Witness::from_slice(&[[1; 64]]),
+        }],
+        output: outputs,
+    }
+}
+
+pub fn signed(output: &FundingOutput) -> FundingTransaction {
+    FundingTransaction::Signed(funding_transaction(output, 0))
+}
+
+pub fn confirmation(transaction: &Transaction, depth: u32) -> Confirmation {
+    Confirmation {
+        transaction: transaction.clone(),
+        block_height: 102,
+        transaction_index: 1,
+        depth,
+    }
+}

@@ -1,0 +1,70 @@
+//! What a signer says about itself, so that nobody builds a transaction that it will refuse.
+
+use core::ops::RangeInclusive;
+
+use bitcoin::Amount;
+use opening_core::amount::MAX_SATOSHIS;
+use opening_core::{ChannelType, FeeratePerKw, FeerateRange, Limits};
+
+/// What a signer enforces and within which bounds it signs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Info {
+    /// Whether it checks what it signs.
+    pub enforcement: Enforcement,
+    /// Outside of them it refuses.
+    pub bounds: Bounds,
+}
+
+/// Whether a signer checks what it signs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Enforcement {
+    /// It signs what it is asked to: it protects the keys, not the money.
+    Blind,
+    /// It rebuilds what it signs from the channel's setup, and keeps what it signed.
+    Validating,
+}
+
+/// The channels that a signer signs for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// Satoshis.  Largest channel.
+    pub max_funding_satoshis: Amount,
+    /// Blocks, both ends included.  Delays on both sides' outputs.
+    pub to_self_delay: RangeInclusive<u16>,
+    /// sat per 1000 weight units, both ends included.  Feerate of the commitments.
+    pub feerates: FeerateRange,
+    /// Channel types.
+    pub channel_types: Vec<ChannelType>,
+}
+
+impl Bounds {
+    /// Every channel that the protocol allows.
+    pub fn none() -> Self {
+        Self {
+            max_funding_satoshis: MAX_SATOSHIS,
+            to_self_delay: 0..=u16::MAX,
+            feerates: FeerateRange { min: FeeratePerKw::new(0), max: FeeratePerKw::new(u32::MAX) },
+            channel_types: ChannelType::all().into(),
+        }
+    }
+}
+
+impl Info {
+    /// Narrows what the node is about to offer or accept to what the signer will sign.
+    ///
+    /// Bounds that leave nothing make everything be refused.  Channel types are negotiated by
+    /// feature bits and the shortest delay on our own output is not among [`Limits`]: outside of
+    /// those bounds it is [`setup`](crate::ChannelHsm::setup) that refuses.
+    pub fn narrow(&self, limits: &mut Limits, feerates: Option<&mut FeerateRange>) {
+        let Bounds { max_funding_satoshis, to_self_delay, feerates: bounds, .. } = &self.bounds;
+        limits.max_funding_satoshis = limits.max_funding_satoshis.min(*max_funding_satoshis);
+        limits.max_to_self_delay = limits.max_to_self_delay.min(*to_self_delay.end());
+        // Not `clamp`, which panics on a range that a signer gave upside down.
+        limits.to_self_delay =
+            limits.to_self_delay.max(*to_self_delay.start()).min(*to_self_delay.end());
+        if let Some(feerates) = feerates {
+            feerates.min = feerates.min.max(bounds.min);
+            feerates.max = feerates.max.min(bounds.max);
+        }
+    }
+}

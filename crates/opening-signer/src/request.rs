@@ -1,0 +1,50 @@
+//! What a signer is told: the name of a channel, what it is made of, a commitment to sign.
+
+use bitcoin::ScriptBuf;
+use bitcoin::constants::ChainHash;
+use bitcoin::secp256k1::PublicKey;
+use opening_core::{ChannelParameters, Commitment};
+
+/// The name of a channel between node and signer, never used for two channels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ChannelRef {
+    /// The peer's node id.
+    pub peer: PublicKey,
+    /// Counts up from 1 for the whole node.  0 names no channel.
+    pub dbid: u64,
+}
+
+/// What a signer has to know of a channel before it signs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChannelSetup {
+    /// Who opens, the funding output, what is pushed, the feerate, the channel type, and both
+    /// sides' keys, first points and configs.
+    pub parameters: ChannelParameters,
+    /// The chain.
+    pub chain_hash: ChainHash,
+    /// The script that our closing output must pay, if we committed to one.
+    pub local_shutdown_script: Option<ScriptBuf>,
+    /// The script that the peer's closing output must pay, if it committed to one.
+    pub remote_shutdown_script: Option<ScriptBuf>,
+}
+
+/// A commitment transaction to sign or to validate: the meaning and the transaction.  A signer
+/// can rebuild and compare; a signer behind a wire can forward.
+#[derive(Clone, Copy, Debug)]
+pub struct CommitmentRequest<'a> {
+    /// What the commitment is made of: what [`ChannelSetup`] told before.
+    pub parameters: &'a ChannelParameters,
+    /// The transaction, its owner and its number.
+    pub commitment: &'a Commitment,
+    /// The owner's per-commitment point for that number.
+    pub per_commitment_point: PublicKey,
+}
+
+impl<'a> CommitmentRequest<'a> {
+    /// About the owner's first commitment.
+    pub fn first(parameters: &'a ChannelParameters, commitment: &'a Commitment) -> Self {
+        let owner = parameters.party(commitment.owner);
+        let per_commitment_point = owner.first_per_commitment_point;
+        Self { parameters, commitment, per_commitment_point }
+    }
+}
