@@ -1,0 +1,111 @@
+//! What the node remembers of each opening, told by events.
+
+use std::sync::Arc;
+
+use bitcoin::secp256k1::PublicKey;
+use lightning::ln::types::ChannelId;
+use opening_core::Role;
+use opening_peer::{Event, Opened, Stage};
+use serde_json::{Value, json};
+
+/// Every opening under way and every opened channel, oldest first.
+#[derive(Default)]
+pub struct Channels(Vec<Channel>);
+
+struct Channel {
+    peer: PublicKey,
+    role: Role,
+    temporary_channel_id: ChannelId,
+    channel_id: Option<ChannelId>,
+    stage: Stage,
+    opened: Option<Arc<Opened>>,
+}
+
+impl Channels {
+    /// Takes in a channel that the store had.
+    pub fn restore(&mut self, opened: Arc<Opened>) {
+        self.0.push(Channel {
+            peer: opened.reference.peer,
+            role: opened.role(),
+            temporary_channel_id: opened.temporary_channel_id,
+            channel_id: Some(opened.channel_id),
+            stage: Stage::Depth,
+            opened: Some(opened),
+        });
+    }
+
+    /// Follows what happens.
+    pub fn on_event(&mut self, peer: &PublicKey, event: &Event) {
+        match event {
+            Event::Progress { role, temporary_channel_id, channel_id, stage } => {
+                let known = self.0.iter_mut().find(|known| {
+                    known.peer == *peer
+                        && known.role == *role
+                        && known.temporary_channel_id == *temporary_channel_id
+                });
+                match known {
+                    Some(known) => {
+                        known.stage = *stage;
+                        known.channel_id = channel_id.or(known.channel_id);
+                    }
+                    None => self.0.push(Channel {
+                        peer: *peer,
+                        role: *role,
+                        temporary_channel_id: *temporary_channel_id,
+                        channel_id: *channel_id,
+                        stage: *stage,
+                        opened: None,
+                    }),
+                }
+            }
+            Event::Opened(opened) => {
+                if let Some(known) = self.of(peer, &opened.temporary_channel_id, opened.role()) {
+                    known.opened = Some(opened.clone());
+                }
+            }
+            Event::Ready(ready) => {
+                let opened = &ready.opened;
+                if let Some(known) = self.of(peer, &opened.temporary_channel_id, opened.role()) {
+                    known.stage = Stage::Ready;
+                }
+            }
+            Event::Failed(failed) => self.0.retain(|known| {
+                known.peer != *peer
+                    || known.role != failed.role
+                    || known.temporary_channel_id != failed.temporary_channel_id
+            }),
+            _ => {}
+        }
+    }
+
+    fn of(&mut self, peer: &PublicKey, id: &ChannelId, role: Role) -> Option<&mut Channel> {
+        self.0.iter_mut().find(|known| {
+            known.peer == *peer && known.temporary_channel_id == *id && known.role == role
+        })
+    }
+
+    /// The channels that exist.
+    pub fn opened(&self) -> Vec<Arc<Opened>> {
+        self.0.iter().filter_map(|known| known.opened.clone()).collect()
+    }
+
+    /// As the driver sees them.
+    pub fn to_json(&self) -> Value {
+        self.0.iter().map(Channel::to_json).collect()
+    }
+}
+
+impl Channel {
+    fn to_json(&self) -> Value {
+        let outpoint = self.opened.as_ref().map(|opened| opened.parameters.funding_outpoint);
+        json!({
+            "peer": self.peer.to_string(),
+            "role": self.role.as_str(),
+            "stage": self.stage.as_str(),
+            "temporary_channel_id": self.temporary_channel_id.to_string(),
+            "channel_id": self.channel_id.map(|id| id.to_string()),
+            "funding_txid": outpoint.map(|outpoint| outpoint.txid.to_string()),
+            "funding_vout": outpoint.map(|outpoint| outpoint.vout),
+        })
+    }
+}

@@ -1,0 +1,277 @@
+//! The command line of the scriptable node, and the node that it describes.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bitcoin::Network;
+use bitcoin::hex::DisplayHex;
+use bitcoin::secp256k1::SecretKey;
+use clap::Parser;
+use lightning::util::ser::Writeable;
+use opening_core::{FeeratePerKw, FeerateRange, Limits};
+use opening_peer::node::{AcceptWithin, Bounds, Entropy, OpeningOnly, SystemEntropy};
+use opening_peer::store::{ChannelStore, KvChannelStore, MemoryStore, StoreError};
+use opening_peer::{Capacity, Deadlines, Node, Opened, Openings};
+use opening_signer::{ChannelSecrets, HsmSecret, LocalHsm};
+use serde_json::json;
+use tokio::net::TcpListener;
+
+use super::node::{ControlNode, Reporter};
+use super::output::Output;
+use crate::logging;
+
+/// A Lightning node that opens channels as it is told on stdin.  Whoever drives it is its chain
+/// and its wallet.
+#[derive(Debug, Parser)]
+#[command(name = "opening-node", version)]
+pub struct Options {
+    /// Print the hex of the features in `init` and exit.
+    #[arg(long)]
+    pub print_features: bool,
+    /// Where to listen; the port is told in the `ready` line.
+    #[arg(long, default_value = "127.0.0.1:0")]
+    listen: SocketAddr,
+    /// bitcoin, testnet, signet or regtest.
+    #[arg(long, default_value = "regtest")]
+    network: Network,
+    /// The node's identity, 32 bytes in hex.  By default it comes from the store's secret.
+    #[arg(long, value_name = "HEX32", value_parser = secret_key)]
+    node_privkey: Option<SecretKey>,
+    /// Secrets of every channel, for tests: funding, revocation, payment, delayed payment and
+    /// htlc secrets and the shachain seed, 32 bytes in hex each.
+    #[arg(long, value_name = "F/R/P/D/H/S", value_parser = channel_secrets)]
+    channel_secrets: Option<Arc<ChannelSecretsArgument>>,
+    /// Confirmations to ask for in accept_channel.
+    #[arg(long, default_value_t = 3)]
+    minimum_depth: u32,
+    /// The chain's height at start.
+    #[arg(long, default_value_t = 101)]
+    height: u32,
+    /// Keep channels and identity in this directory; by default nothing is kept.
+    #[arg(long, value_name = "DIR")]
+    store: Option<PathBuf>,
+    /// Inbound openings that may be pending with one peer.
+    #[arg(long, default_value_t = Capacity::default().pending_per_peer)]
+    pending_per_peer: u32,
+    /// Inbound openings that may be pending in all.
+    #[arg(long, default_value_t = Capacity::default().pending_in_all)]
+    pending_total: u32,
+    /// New inbound openings in a second from one peer; on regtest there is no limit by default.
+    #[arg(long, value_name = "N")]
+    opens_per_second: Option<u32>,
+    /// A remote signer, unix:PATH or tls:HOST:PORT.
+    #[arg(long, value_name = "ADDRESS")]
+    hsm: Option<String>,
+    /// What to log on stderr: off, error, warn, info, debug or trace.
+    #[arg(long, default_value = "info", value_parser = level)]
+    log: log::LevelFilter,
+}
+
+/// What `--channel-secrets` says, kept out of every `Debug`.
+struct ChannelSecretsArgument([[u8; 32]; 6]);
+
+impl std::fmt::Debug for ChannelSecretsArgument {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("ChannelSecretsArgument")
+    }
+}
+
+/// Why the node does not start.
+#[derive(Debug)]
+pub enum OptionsError {
+    /// An option that asks for what this program does not have.
+    NotBuiltIn(String),
+    /// Options that do not go together.
+    Contradiction(&'static str),
+    /// The store.
+    Store(StoreError),
+    /// A file or a socket.
+    Io(String, io::Error),
+}
+
+impl OptionsError {
+    /// 2 for what was asked wrongly, 1 for what went wrong.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::NotBuiltIn(_) | Self::Contradiction(_) => 2,
+            Self::Store(_) | Self::Io(..) => 1,
+        }
+    }
+}
+
+impl std::fmt::Display for OptionsError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::NotBuiltIn(what) => write!(f, "{what} is not built in [not-built-in]"),
+            Self::Contradiction(why) => write!(f, "{why} [bad-options]"),
+            Self::Store(error) => write!(f, "{error} [{}]", error.code()),
+            Self::Io(what, error) => write!(f, "{what}: {error} [io]"),
+        }
+    }
+}
+
+fn secret_key(text: &str) -> Result<SecretKey, String> {
+    text.parse().map_err(|_| "not a secret key of 32 bytes in hex".into())
+}
+
+fn level(text: &str) -> Result<log::LevelFilter, String> {
+    text.parse().map_err(|_| "not a log level".into())
+}
+
+fn channel_secrets(text: &str) -> Result<Arc<ChannelSecretsArgument>, String> {
+    let parts: Vec<_> = text.split('/').collect();
+    if parts.len() != 6 {
+        return Err("six parts separated by / are needed".into());
+    }
+    let mut secrets = [[0; 32]; 6];
+    for (secret, part) in secrets.iter_mut().zip(parts) {
+        // A test harness may leave out leading zeros.
+        let padded = format!("{part:0>64}");
+        hex::decode_to_slice(padded, secret).map_err(|_| "each part is 32 bytes in hex")?;
+    }
+    Ok(Arc::new(ChannelSecretsArgument(secrets)))
+}
+
+/// The features of our `init`, as on the wire.
+pub fn features_hex() -> String {
+    // Without the two bytes of length.
+    opening_peer::session::default_features().encode()[2..].to_lower_hex_string()
+}
+
+impl Options {
+    /// Opens the store, listens, and says `ready`.
+    pub async fn start(self, output: Output) -> Result<Arc<ControlNode>, OptionsError> {
+        logging::to_stderr(self.log);
+        if let Some(address) = self.hsm {
+            return Err(OptionsError::NotBuiltIn(format!("a signer at {address}")));
+        }
+        if self.channel_secrets.is_some() && self.network != Network::Regtest {
+            let why = "--channel-secrets is for tests on regtest only";
+            return Err(OptionsError::Contradiction(why));
+        }
+        let store: Arc<dyn ChannelStore> = match &self.store {
+            Some(directory) => {
+                Arc::new(KvChannelStore::in_directory(directory).map_err(OptionsError::Store)?)
+            }
+            None => Arc::new(MemoryStore::default()),
+        };
+        let restored = restore(&*store).await?;
+        let hsm_secret = hsm_secret(self.store.as_deref())?;
+        let secret = self.node_privkey.unwrap_or_else(|| hsm_secret.node_key());
+        let hsm = match self.channel_secrets {
+            Some(secrets) => LocalHsm::with_channel_secrets(fixed(&secrets.0)?),
+            None => LocalHsm::blind(&hsm_secret),
+        };
+        let reporter = Arc::new(Reporter::new(output.clone(), restored.clone()));
+        let node = Node {
+            network: self.network,
+            features: opening_peer::session::default_features(),
+            hsm: Arc::new(hsm),
+            policy: Arc::new(AcceptWithin(bounds(self.network, self.minimum_depth))),
+            store,
+            events: reporter.clone(),
+            entropy: Arc::new(SystemEntropy),
+            rest: Arc::new(OpeningOnly),
+            capacity: Capacity {
+                pending_per_peer: self.pending_per_peer,
+                pending_in_all: self.pending_total,
+                opens_per_second: self.opens_per_second.or(default_rate(self.network)),
+            },
+            deadlines: Deadlines::default(),
+        };
+        let openings = Openings::new(node, restored.iter().map(|opened| opened.channel_id));
+        let listener = TcpListener::bind(self.listen)
+            .await
+            .and_then(|listener| Ok((listener.local_addr()?, listener)));
+        let (addr, listener) = listener
+            .map_err(|error| OptionsError::Io(format!("--listen={}", self.listen), error))?;
+        let node_id = secret.public_key(&bitcoin::secp256k1::Secp256k1::new());
+        output.line(json!({
+            "event": "ready", "addr": addr.to_string(), "node_id": node_id.to_string(),
+        }));
+        let node = ControlNode::new(openings, reporter, output, secret, self.height);
+        tokio::spawn(node.clone().listen(listener));
+        Ok(node)
+    }
+}
+
+/// What the node accepts: on test networks anything that the rules allow.
+fn bounds(network: Network, minimum_depth: u32) -> Bounds {
+    let mut limits = Limits::for_network(network);
+    limits.minimum_depth = minimum_depth;
+    limits.max_minimum_depth = limits.max_minimum_depth.max(minimum_depth);
+    let max = if network == Network::Bitcoin { 25_000 } else { u32::MAX };
+    let feerates = FeerateRange { min: FeeratePerKw::FLOOR, max: FeeratePerKw::new(max) };
+    Bounds { limits, feerates: Some(feerates) }
+}
+
+fn default_rate(network: Network) -> Option<u32> {
+    Capacity::default().opens_per_second.filter(|_| network != Network::Regtest)
+}
+
+/// The channels that the store has.  A damaged entry is named, and the others serve.
+async fn restore(store: &dyn ChannelStore) -> Result<Vec<Arc<Opened>>, OptionsError> {
+    let entries = store.load_all().await.map_err(OptionsError::Store)?;
+    Ok(entries
+        .into_iter()
+        .filter_map(|entry| match entry {
+            Ok(opened) => Some(Arc::new(opened)),
+            Err(error) => {
+                log::error!("{error} [{}]", error.code());
+                None
+            }
+        })
+        .collect())
+}
+
+fn fixed(secrets: &[[u8; 32]; 6]) -> Result<ChannelSecrets, OptionsError> {
+    let key = |index: usize| {
+        let why = OptionsError::Contradiction("--channel-secrets has a part that is no secret key");
+        SecretKey::from_slice(&secrets[index]).map_err(|_| why)
+    };
+    Ok(ChannelSecrets {
+        funding: key(0)?,
+        revocation: key(1)?,
+        payment: key(2)?,
+        delayed_payment: key(3)?,
+        htlc: key(4)?,
+        shachain_seed: secrets[5],
+    })
+}
+
+/// The root of all keys: from the store, where it is created at first start, or new.
+fn hsm_secret(store: Option<&Path>) -> Result<HsmSecret, OptionsError> {
+    let Some(directory) = store else { return Ok(HsmSecret::new(SystemEntropy.bytes())) };
+    let path = directory.join("hsm_secret");
+    read_or_create_secret(&path)
+        .map(HsmSecret::new)
+        .map_err(|error| OptionsError::Io(path.display().to_string(), error))
+}
+
+fn read_or_create_secret(path: &Path) -> io::Result<[u8; 32]> {
+    match std::fs::read(path) {
+        Ok(bytes) => bytes
+            .try_into()
+            .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "an hsm_secret has 32 bytes")),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let secret = SystemEntropy.bytes();
+            write_secret(path, &secret)?;
+            Ok(secret)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// For its owner's eyes only, and whole or not at all: written aside, then renamed.
+fn write_secret(path: &Path, secret: &[u8; 32]) -> io::Result<()> {
+    use std::io::Write;
+    use std::os::unix::fs::OpenOptionsExt;
+    let aside = path.with_extension("new");
+    let mut options = std::fs::OpenOptions::new();
+    let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&aside)?;
+    file.write_all(secret)?;
+    file.sync_all()?;
+    std::fs::rename(&aside, path)
+}

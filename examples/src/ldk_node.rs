@@ -1,0 +1,463 @@
+//! A Lightning node made of LDK's own parts: the counterparty that no one here wrote.
+//!
+//! A real `ChannelManager` behind LDK's `PeerManager` on its own TCP socket.  Its chain is the
+//! embedded one, its store is memory, and it has no router: it is here to open channels.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use bitcoin::secp256k1::{PublicKey, Secp256k1, Signing, Verification};
+use bitcoin::{FeeRate, Network, Transaction};
+use lightning::blinded_path::message::{BlindedMessagePath, MessageContext, MessageForwardNode};
+use lightning::blinded_path::payment::{BlindedPaymentPath, ReceiveTlvs};
+use lightning::chain::chaininterface::{BroadcasterInterface, ConfirmationTarget, FeeEstimator};
+use lightning::chain::chainmonitor::{ChainMonitor, Persist};
+use lightning::chain::channelmonitor::{ChannelMonitor, ChannelMonitorUpdate};
+use lightning::chain::{BestBlock, ChannelMonitorUpdateStatus, Filter, Listen};
+use lightning::events::{ClosureReason, Event, EventsProvider};
+use lightning::ln::channel_state::ChannelDetails;
+use lightning::ln::channelmanager::{ChainParameters, ChannelManager};
+use lightning::ln::peer_handler::{IgnoringMessageHandler, PeerManager};
+use lightning::ln::types::ChannelId;
+use lightning::onion_message::messenger::{Destination, MessageRouter, OnionMessagePath};
+use lightning::routing::router::{InFlightHtlcs, Route, RouteParameters, Router};
+use lightning::sign::{InMemorySigner, KeysManager, NodeSigner, ReceiveAuthKey};
+use lightning::util::config::UserConfig;
+use lightning::util::logger::{Logger, Record};
+use lightning::util::persist::MonitorName;
+use lightning_net_tokio::SocketDescriptor;
+use opening_core::FundingOutput;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+
+use crate::chain::RegtestChain;
+use crate::wallet::Wallet;
+
+/// sat per 1000 weight units, whatever it is for.
+const FEERATE: u32 = 1250;
+/// Nothing here takes longer, unless it never comes.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+type Keys = Arc<KeysManager>;
+type Monitor = ChainMonitor<
+    InMemorySigner,
+    Arc<NoFilter>,
+    Arc<Broadcaster>,
+    Arc<FixedFee>,
+    Arc<ToLog>,
+    Arc<InMemory>,
+    Keys,
+>;
+type Manager = ChannelManager<
+    Arc<Monitor>,
+    Arc<Broadcaster>,
+    Keys,
+    Keys,
+    Keys,
+    Arc<FixedFee>,
+    Arc<NoRouter>,
+    Arc<NoRouter>,
+    Arc<ToLog>,
+>;
+type Peers = PeerManager<
+    SocketDescriptor,
+    Arc<Manager>,
+    IgnoringMessageHandler,
+    IgnoringMessageHandler,
+    Arc<ToLog>,
+    IgnoringMessageHandler,
+    Keys,
+    Arc<Monitor>,
+>;
+
+/// How the node answers offers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Inbound {
+    /// It accepts what LDK accepts.
+    Accept,
+    /// It also uses zero-conf channels before they confirm.
+    TrustZeroconf,
+}
+
+/// What LDK is asked to open.
+#[derive(Clone, Copy, Debug)]
+pub struct LdkAsk {
+    /// Satoshis.
+    pub funding_satoshis: u64,
+    /// Millisatoshis of it given to the peer.
+    pub push_msat: u64,
+    /// Anchors, or else only a static remote key.
+    pub anchors: bool,
+    /// Whether both sides will announce the channel.
+    pub announce_channel: bool,
+}
+
+/// A running node; it stops when dropped.
+pub struct LdkNode {
+    node_id: PublicKey,
+    address: SocketAddr,
+    shared: Arc<Shared>,
+    stop: watch::Sender<bool>,
+}
+
+struct Shared {
+    manager: Arc<Manager>,
+    monitor: Arc<Monitor>,
+    peers: Arc<Peers>,
+    chain: RegtestChain,
+    wallet: Wallet,
+    inbound: Inbound,
+    config: UserConfig,
+    closed: Mutex<Vec<(ChannelId, ClosureReason)>>,
+    /// Counts what happened, so that whoever waits looks again.
+    news: watch::Sender<u64>,
+}
+
+impl Shared {
+    fn closed(&self) -> MutexGuard<'_, Vec<(ChannelId, ClosureReason)>> {
+        self.closed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl LdkNode {
+    /// Starts a node that listens on a port of its own.
+    pub async fn start(
+        seed: [u8; 32],
+        chain: RegtestChain,
+        wallet: Wallet,
+        inbound: Inbound,
+    ) -> std::io::Result<Self> {
+        let shared = Arc::new(assemble(seed, chain, wallet, inbound));
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let address = listener.local_addr()?;
+        let node_id = shared.manager.get_our_node_id();
+        let (stop, stopped) = watch::channel(false);
+        tokio::spawn(listen(listener, shared.peers.clone(), stopped.clone()));
+        tokio::spawn(work(shared.clone(), stopped));
+        Ok(Self { node_id, address, shared, stop })
+    }
+
+    /// Its node id.
+    pub fn node_id(&self) -> PublicKey {
+        self.node_id
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Connects to a peer and waits until both `init` messages have passed.
+    pub async fn connect(&self, peer: PublicKey, address: SocketAddr) -> std::io::Result<()> {
+        let stream = TcpStream::connect(address).await?;
+        // Without it, each small message waits some 40 ms for the acknowledgement of the last.
+        stream.set_nodelay(true)?;
+        let peers = self.shared.peers.clone();
+        tokio::spawn(lightning_net_tokio::setup_outbound(peers, peer, stream.into_std()?));
+        let connected = || self.shared.peers.peer_by_node_id(&peer).map(drop);
+        let waiting = async {
+            while connected().is_none() {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, waiting).await.map_err(std::io::Error::other)
+    }
+
+    /// Offers a channel; its transaction comes from the wallet when the peer has accepted.
+    pub fn open_channel(&self, peer: PublicKey, ask: LdkAsk) -> Result<ChannelId, String> {
+        let mut config = self.shared.config.clone();
+        config.channel_handshake_config.negotiate_anchors_zero_fee_htlc_tx = ask.anchors;
+        config.channel_handshake_config.announce_for_forwarding = ask.announce_channel;
+        let LdkAsk { funding_satoshis, push_msat, .. } = ask;
+        self.shared
+            .manager
+            .create_channel(peer, funding_satoshis, push_msat, 0, None, Some(config))
+            .map_err(|error| format!("{error:?}"))
+    }
+
+    /// LDK's own view of its channels.
+    pub fn channels(&self) -> Vec<ChannelDetails> {
+        self.shared.manager.list_channels()
+    }
+
+    /// Waits until LDK has a channel that `wanted` accepts.
+    pub async fn channel(
+        &self,
+        wanted: impl Fn(&ChannelDetails) -> bool,
+    ) -> Result<ChannelDetails, String> {
+        self.wait(|| self.channels().into_iter().find(&wanted))
+            .await
+            .ok_or_else(|| format!("no such channel in time; there are: {:#?}", self.channels()))
+    }
+
+    /// Waits until LDK has closed this channel and says why.
+    pub async fn closure_reason(&self, channel_id: ChannelId) -> Option<ClosureReason> {
+        let find =
+            |(id, reason): &(ChannelId, ClosureReason)| (*id == channel_id).then(|| reason.clone());
+        self.wait(|| self.shared.closed().iter().find_map(find)).await
+    }
+
+    async fn wait<T>(&self, look: impl Fn() -> Option<T>) -> Option<T> {
+        let mut news = self.shared.news.subscribe();
+        let waiting = async {
+            loop {
+                if let Some(found) = look() {
+                    return Some(found);
+                }
+                // The sender lives as long as the node.
+                news.changed().await.ok()?;
+            }
+        };
+        tokio::time::timeout(PATIENCE, waiting).await.ok().flatten()
+    }
+}
+
+impl Drop for LdkNode {
+    fn drop(&mut self) {
+        self.stop.send_replace(true);
+        self.shared.peers.disconnect_all_peers();
+    }
+}
+
+fn assemble(seed: [u8; 32], chain: RegtestChain, wallet: Wallet, inbound: Inbound) -> Shared {
+    let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let (logger, fees) = (Arc::new(ToLog), Arc::new(FixedFee));
+    let keys = Arc::new(KeysManager::new(&seed, 1, 1, true));
+    let broadcaster = Arc::new(Broadcaster(chain.clone()));
+    let monitor = Arc::new(ChainMonitor::new(
+        None,
+        broadcaster.clone(),
+        logger.clone(),
+        fees.clone(),
+        Arc::new(InMemory),
+        keys.clone(),
+        keys.get_peer_storage_key(),
+    ));
+    let mut config = UserConfig::default();
+    config.manually_accept_inbound_channels = true;
+    config.channel_handshake_config.negotiate_anchors_zero_fee_htlc_tx = true;
+    let height = chain.height();
+    let tip = chain.block(height).expect("the tip is there").block_hash();
+    let manager = Arc::new(ChannelManager::new(
+        fees,
+        monitor.clone(),
+        broadcaster,
+        Arc::new(NoRouter),
+        Arc::new(NoRouter),
+        logger.clone(),
+        keys.clone(),
+        keys.clone(),
+        keys.clone(),
+        config.clone(),
+        ChainParameters { network: Network::Regtest, best_block: BestBlock::new(tip, height) },
+        u32::try_from(since_epoch.as_secs()).unwrap_or(u32::MAX),
+    ));
+    let peers = Arc::new(PeerManager::new_channel_only(
+        manager.clone(),
+        IgnoringMessageHandler {},
+        u32::try_from(since_epoch.as_secs()).unwrap_or(u32::MAX),
+        &seed,
+        logger,
+        keys,
+        monitor.clone(),
+    ));
+    let (closed, news) = (Mutex::default(), watch::Sender::new(0));
+    Shared { manager, monitor, peers, chain, wallet, inbound, config, closed, news }
+}
+
+async fn listen(listener: TcpListener, peers: Arc<Peers>, mut stopped: watch::Receiver<bool>) {
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = stopped.changed() => return,
+        };
+        let Ok((stream, _)) = accepted else { continue };
+        if let Ok(stream) = stream.set_nodelay(true).and_then(|()| stream.into_std()) {
+            tokio::spawn(lightning_net_tokio::setup_inbound(peers.clone(), stream));
+        }
+    }
+}
+
+/// What LDK leaves to its user: to hand on blocks, to answer events, to send what is queued.
+async fn work(shared: Arc<Shared>, mut stopped: watch::Receiver<bool>) {
+    let mut tip = shared.chain.tip();
+    let mut height = shared.manager.current_best_block().height;
+    loop {
+        while height < shared.chain.height() {
+            height += 1;
+            let block = shared.chain.block(height).expect("blocks up to the tip are there");
+            shared.manager.block_connected(&block, height);
+            shared.monitor.block_connected(&block, height);
+        }
+        let handler = |event| {
+            on_event(&shared, event);
+            Ok(())
+        };
+        shared.manager.process_pending_events(&handler);
+        shared.monitor.process_pending_events(&handler);
+        shared.peers.process_events();
+        shared.news.send_modify(|news| *news += 1);
+        tokio::select! {
+            () = shared.manager.get_event_or_persistence_needed_future() => {}
+            _ = tip.changed() => {}
+            _ = stopped.changed() => return,
+        }
+    }
+}
+
+fn on_event(shared: &Shared, event: Event) {
+    match event {
+        Event::FundingGenerationReady {
+            temporary_channel_id,
+            counterparty_node_id,
+            channel_value_satoshis,
+            output_script,
+            ..
+        } => {
+            let value = bitcoin::Amount::from_sat(channel_value_satoshis);
+            let output = FundingOutput { value, script_pubkey: output_script };
+            let feerate = FeeRate::from_sat_per_kwu(FEERATE.into());
+            let transaction = shared
+                .wallet
+                .build(&output, feerate)
+                .and_then(|psbt| shared.wallet.sign(psbt))
+                .expect("the demo's wallet is rich");
+            // LDK broadcasts it itself, when it has the peer's signature.
+            let manager = &shared.manager;
+            if let Err(error) = manager.funding_transaction_generated(
+                temporary_channel_id,
+                counterparty_node_id,
+                transaction,
+            ) {
+                log::warn!("ldk: {error:?}");
+            }
+        }
+        Event::OpenChannelRequest { temporary_channel_id, counterparty_node_id, .. } => {
+            let (manager, id, peer) =
+                (&shared.manager, &temporary_channel_id, &counterparty_node_id);
+            let accepted = match shared.inbound {
+                Inbound::Accept => manager.accept_inbound_channel(id, peer, 0, None),
+                Inbound::TrustZeroconf => {
+                    manager.accept_inbound_channel_from_trusted_peer_0conf(id, peer, 0, None)
+                }
+            };
+            if let Err(error) = accepted {
+                log::warn!("ldk: {error:?}");
+            }
+        }
+        Event::ChannelClosed { channel_id, reason, .. } => {
+            shared.closed().push((channel_id, reason));
+        }
+        _ => {}
+    }
+}
+
+struct FixedFee;
+
+impl FeeEstimator for FixedFee {
+    fn get_est_sat_per_1000_weight(&self, _target: ConfirmationTarget) -> u32 {
+        FEERATE
+    }
+}
+
+struct Broadcaster(RegtestChain);
+
+impl BroadcasterInterface for Broadcaster {
+    fn broadcast_transactions(&self, transactions: &[&Transaction]) {
+        for transaction in transactions {
+            if let Err(error) = self.0.broadcast(transaction) {
+                log::error!("ldk's transaction is rejected: {error}");
+            }
+        }
+    }
+}
+
+/// Nothing outlives the process, and nothing is ever in flight.
+struct InMemory;
+
+impl Persist<InMemorySigner> for InMemory {
+    fn persist_new_channel(
+        &self,
+        _name: MonitorName,
+        _monitor: &ChannelMonitor<InMemorySigner>,
+    ) -> ChannelMonitorUpdateStatus {
+        ChannelMonitorUpdateStatus::Completed
+    }
+
+    fn update_persisted_channel(
+        &self,
+        _name: MonitorName,
+        _update: Option<&ChannelMonitorUpdate>,
+        _monitor: &ChannelMonitor<InMemorySigner>,
+    ) -> ChannelMonitorUpdateStatus {
+        ChannelMonitorUpdateStatus::Completed
+    }
+
+    fn archive_persisted_channel(&self, _name: MonitorName) {}
+}
+
+/// Whole blocks are handed over: there is nothing to filter.
+struct NoFilter;
+
+impl Filter for NoFilter {
+    fn register_tx(&self, _txid: &bitcoin::Txid, _script_pubkey: &bitcoin::Script) {}
+
+    fn register_output(&self, _output: lightning::chain::WatchedOutput) {}
+}
+
+struct ToLog;
+
+impl Logger for ToLog {
+    fn log(&self, record: Record<'_>) {
+        log::debug!(target: "ldk", "{} {}", record.module_path, record.args);
+    }
+}
+
+/// There is nowhere to pay to.
+struct NoRouter;
+
+impl Router for NoRouter {
+    fn find_route(
+        &self,
+        _payer: &PublicKey,
+        _parameters: &RouteParameters,
+        _first_hops: Option<&[&ChannelDetails]>,
+        _in_flight: InFlightHtlcs,
+    ) -> Result<Route, &'static str> {
+        Err("this node only opens channels")
+    }
+
+    fn create_blinded_payment_paths<T: Signing + Verification>(
+        &self,
+        _recipient: PublicKey,
+        _first_hops: Vec<ChannelDetails>,
+        _tlvs: ReceiveTlvs,
+        _amount_msats: Option<u64>,
+        _secp: &Secp256k1<T>,
+    ) -> Result<Vec<BlindedPaymentPath>, ()> {
+        Err(())
+    }
+}
+
+impl MessageRouter for NoRouter {
+    fn find_path(
+        &self,
+        _sender: PublicKey,
+        _peers: Vec<PublicKey>,
+        _destination: Destination,
+    ) -> Result<OnionMessagePath, ()> {
+        Err(())
+    }
+
+    fn create_blinded_paths<T: Signing + Verification>(
+        &self,
+        _recipient: PublicKey,
+        _key: ReceiveAuthKey,
+        _context: MessageContext,
+        _peers: Vec<MessageForwardNode>,
+        _secp: &Secp256k1<T>,
+    ) -> Result<Vec<BlindedMessagePath>, ()> {
+        Err(())
+    }
+}

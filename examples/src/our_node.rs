@@ -1,0 +1,277 @@
+//! A small node around this library: what it takes to open channels, and nothing else.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use bitcoin::secp256k1::{PublicKey, Secp256k1, SecretKey};
+use bitcoin::{FeeRate, Network, Transaction};
+use opening_core::{FeeratePerKw, FeerateRange, Limits};
+use opening_peer::negotiation::ready::{Confirmation, Ready};
+use opening_peer::node::{AcceptWithin, Bounds, Events, OpeningOnly, SystemEntropy};
+use opening_peer::store::MemoryStore;
+use opening_peer::transport::bolt8::EphemeralKey;
+use opening_peer::transport::tcp;
+use opening_peer::{
+    Ask, Capacity, Deadlines, Event, Failed, FundingTransaction, Node, Opened, Openings, Session,
+};
+use opening_signer::{HsmSecret, LocalHsm};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+use crate::chain::RegtestChain;
+use crate::wallet::Wallet;
+
+/// How long TCP and BOLT 8 may take together.
+const CONNECT: Duration = Duration::from_secs(10);
+/// Nothing here takes longer, unless it never comes.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// An error of any kind, told to the user and to no program.
+pub type AnyError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Something that happened, and when.
+#[derive(Clone)]
+pub struct Seen {
+    /// When.
+    pub at: Instant,
+    /// With whom.
+    pub peer: PublicKey,
+    /// What.
+    pub event: Arc<Event>,
+}
+
+/// Remembers every event, and wakes whoever waits for one.
+#[derive(Default)]
+pub struct Recorder {
+    seen: Mutex<Vec<Seen>>,
+    news: watch::Sender<usize>,
+}
+
+impl Events for Recorder {
+    fn event(&self, peer: &PublicKey, event: Event) {
+        let mut seen = lock(&self.seen);
+        seen.push(Seen { at: Instant::now(), peer: *peer, event: Arc::new(event) });
+        self.news.send_replace(seen.len());
+    }
+}
+
+impl Recorder {
+    /// Everything from the `first` event on.
+    pub fn since(&self, first: usize) -> Vec<Seen> {
+        lock(&self.seen).get(first..).unwrap_or_default().to_vec()
+    }
+
+    /// How much has been seen: a place for [`Recorder::since`] to begin.
+    pub fn len(&self) -> usize {
+        lock(&self.seen).len()
+    }
+
+    /// Whether nothing has happened yet.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Waits for an event from the `first` on of which `find` makes something.
+    pub async fn find<T>(
+        &self,
+        first: usize,
+        find: impl Fn(&Event) -> Option<T>,
+    ) -> Result<T, AnyError> {
+        let mut news = self.news.subscribe();
+        let waiting = async {
+            loop {
+                let found = self.since(first).iter().find_map(|seen| find(&seen.event));
+                if let Some(found) = found {
+                    return found;
+                }
+                if news.changed().await.is_err() {
+                    std::future::pending::<()>().await;
+                }
+            }
+        };
+        Ok(tokio::time::timeout(PATIENCE, waiting).await?)
+    }
+
+    /// The next channel opened.
+    pub async fn opened(&self, first: usize) -> Result<Arc<Opened>, AnyError> {
+        let found = |event: &Event| match event {
+            Event::Opened(opened) => Some(opened.clone()),
+            _ => None,
+        };
+        self.find(first, found).await
+    }
+
+    /// The next opening that failed.
+    pub async fn failed(&self, first: usize) -> Result<Failed, AnyError> {
+        let found = |event: &Event| match event {
+            Event::Failed(failed) => Some(failed.clone()),
+            _ => None,
+        };
+        self.find(first, found).await
+    }
+
+    /// The given channel in use.
+    pub async fn ready(&self, opened: &Opened) -> Result<Ready, AnyError> {
+        let found = |event: &Event| match event {
+            Event::Ready(ready) if ready.opened.channel_id == opened.channel_id => {
+                Some((**ready).clone())
+            }
+            _ => None,
+        };
+        self.find(0, found).await
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A running node: it listens, and shows every block to the channels that wait for depth.
+pub struct OurNode {
+    secret: SecretKey,
+    address: SocketAddr,
+    openings: Arc<Openings>,
+    recorder: Arc<Recorder>,
+    chain: RegtestChain,
+    sessions: Mutex<HashMap<PublicKey, Session>>,
+}
+
+impl OurNode {
+    /// Starts a node with the keys of this seed.
+    pub async fn start(seed: [u8; 32], chain: RegtestChain) -> Result<Arc<Self>, AnyError> {
+        Self::with_limits(seed, chain, Limits::for_network(Network::Regtest)).await
+    }
+
+    /// The same with limits of the caller's.
+    pub async fn with_limits(
+        seed: [u8; 32],
+        chain: RegtestChain,
+        limits: Limits,
+    ) -> Result<Arc<Self>, AnyError> {
+        let hsm_secret = HsmSecret::new(seed);
+        let secret = hsm_secret.node_key();
+        let recorder = Arc::new(Recorder::default());
+        let feerates = FeerateRange { min: FeeratePerKw::FLOOR, max: FeeratePerKw::new(25_000) };
+        let node = Node {
+            network: Network::Regtest,
+            features: opening_peer::session::default_features(),
+            hsm: Arc::new(LocalHsm::blind(&hsm_secret)),
+            policy: Arc::new(AcceptWithin(Bounds { limits, feerates: Some(feerates) })),
+            store: Arc::new(MemoryStore::default()),
+            events: recorder.clone(),
+            entropy: Arc::new(SystemEntropy),
+            rest: Arc::new(OpeningOnly),
+            capacity: Capacity::default(),
+            deadlines: Deadlines::default(),
+        };
+        let openings = Openings::new(node, []);
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let address = listener.local_addr()?;
+        let sessions = Mutex::default();
+        let node = Arc::new(Self { secret, address, openings, recorder, chain, sessions });
+        tokio::spawn(node.clone().listen(listener));
+        tokio::spawn(node.clone().follow_chain());
+        Ok(node)
+    }
+
+    /// Its node id.
+    pub fn node_id(&self) -> PublicKey {
+        self.secret.public_key(&Secp256k1::signing_only())
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// What it has seen.
+    pub fn recorder(&self) -> &Recorder {
+        &self.recorder
+    }
+
+    /// Inbound openings under way.
+    pub fn pending(&self) -> u32 {
+        self.openings.pending()
+    }
+
+    /// Connects to a peer.
+    pub async fn connect(&self, peer: PublicKey, address: SocketAddr) -> Result<Session, AnyError> {
+        let ephemeral = EphemeralKey::random();
+        let transport = tcp::connect(address, &self.secret, peer, ephemeral, CONNECT).await?;
+        let session = Session::start(self.openings.clone(), peer, transport, None).await?;
+        lock(&self.sessions).insert(peer, session.clone());
+        Ok(session)
+    }
+
+    async fn listen(self: Arc<Self>, listener: TcpListener) {
+        while let Ok((stream, address)) = listener.accept().await {
+            let node = self.clone();
+            tokio::spawn(async move {
+                let ephemeral = EphemeralKey::random();
+                let accepted = tcp::accept(stream, &node.secret, ephemeral, CONNECT).await;
+                let Ok((transport, peer)) = accepted else { return };
+                let openings = node.openings.clone();
+                match Session::start(openings, peer, transport, Some(address)).await {
+                    Ok(session) => drop(lock(&node.sessions).insert(peer, session)),
+                    Err(error) => log::warn!("{peer}: {error}"),
+                }
+            });
+        }
+    }
+
+    /// Opens a channel: the wallet builds the transaction when the peer has accepted, and signs
+    /// it only against the permit.
+    pub async fn open_channel(
+        &self,
+        session: &Session,
+        ask: Ask,
+        wallet: &Wallet,
+    ) -> Result<(Arc<Opened>, Transaction), AnyError> {
+        let feerate = FeeRate::from_sat_per_kwu(ask.feerate_per_kw.to_sat_per_kw().into());
+        let pending = session.open(ask).await?.accepted().await?;
+
+        let unsigned = wallet.build(&pending.needed().output, feerate)?;
+        let funding = FundingTransaction::Psbt(Box::new(unsigned.clone()));
+        let signing = pending.complete(funding).await.map_err(|(error, _)| error)?;
+
+        let (opened, permit) = signing.opened().await?;
+        // The permit says that the peer's signature is verified and saved: now, not earlier.
+        let transaction = wallet.sign(unsigned)?;
+        self.chain.broadcast(&transaction)?;
+        drop(permit);
+        Ok((opened, transaction))
+    }
+
+    /// Shows each new block to every channel that waits for depth.
+    async fn follow_chain(self: Arc<Self>) {
+        let mut tip = self.chain.tip();
+        while tip.changed().await.is_ok() {
+            let height = *tip.borrow_and_update();
+            let seen = self.recorder.since(0);
+            let opened = seen.iter().filter_map(|seen| match &*seen.event {
+                Event::Opened(opened) => Some(opened.clone()),
+                _ => None,
+            });
+            for opened in opened.collect::<Vec<_>>() {
+                if let Err(error) = self.show_depth(&opened, height).await {
+                    log::warn!("{}: {error}", opened.channel_id);
+                }
+            }
+        }
+    }
+
+    async fn show_depth(&self, opened: &Opened, height: u32) -> Result<(), AnyError> {
+        let session = lock(&self.sessions).get(&opened.reference.peer).cloned();
+        let txid = opened.parameters.funding_outpoint.txid;
+        let (Some(session), Some((transaction, block_height, transaction_index))) =
+            (session, self.chain.find(&txid))
+        else {
+            return Ok(());
+        };
+        let depth = height + 1 - block_height;
+        let confirmation = Confirmation { transaction, block_height, transaction_index, depth };
+        Ok(session.confirmed(opened.channel_id, confirmation).await?)
+    }
+}

@@ -1,0 +1,161 @@
+//! Opening channels with LDK's `ChannelManager` over TCP, in both directions.
+
+use bitcoin::Amount;
+use lightning::events::ClosureReason;
+use opening_core::{ChannelType, FeeratePerKw, MilliSatoshi, Role};
+use opening_examples::chain::RegtestChain;
+use opening_examples::ldk_node::{Inbound, LdkAsk, LdkNode};
+use opening_examples::our_node::OurNode;
+use opening_examples::wallet::Wallet;
+use opening_peer::{Ask, Opened};
+
+struct Stage {
+    chain: RegtestChain,
+    wallet: Wallet,
+    ldk: LdkNode,
+    ours: std::sync::Arc<OurNode>,
+}
+
+async fn stage(inbound: Inbound) -> Stage {
+    let chain = RegtestChain::default();
+    let wallet = Wallet::mined([3; 32], &chain);
+    let ldk = LdkNode::start([2; 32], chain.clone(), wallet.clone(), inbound).await.unwrap();
+    let ours = OurNode::start([1; 32], chain.clone()).await.unwrap();
+    Stage { chain, wallet, ldk, ours }
+}
+
+fn ask(channel_type: ChannelType, push_msat: u64) -> Ask {
+    Ask {
+        funding_satoshis: Amount::from_sat(1_000_000),
+        push_msat: MilliSatoshi::from_msat(push_msat),
+        feerate_per_kw: FeeratePerKw::new(1250),
+        announce_channel: false,
+        channel_type: Some(channel_type),
+        upfront_shutdown_script: None,
+    }
+}
+
+impl Stage {
+    /// Mines until both ends have the channel in use, and holds LDK's view against ours.
+    async fn mine_until_ready(&self, opened: &Opened) {
+        for _ in 0..6 {
+            self.chain.mine();
+        }
+        let ready = self.ours.recorder().ready(opened).await.unwrap();
+        assert_eq!(ready.opened.channel_id, opened.channel_id);
+        let theirs = self
+            .ldk
+            .channel(|channel| channel.channel_id == opened.channel_id && channel.is_usable)
+            .await
+            .unwrap();
+        let parameters = &opened.parameters;
+        assert_eq!(theirs.channel_value_satoshis, parameters.funding_satoshis.to_sat());
+        assert_eq!(theirs.channel_type, Some(parameters.channel_type.to_features()));
+        assert_eq!(theirs.is_outbound, opened.role() == Role::Fundee);
+        assert_eq!(theirs.counterparty.node_id, self.ours.node_id());
+        assert_eq!(
+            theirs.short_channel_id,
+            ready.short_channel_id.map(|id| id.to_u64()),
+            "both know where the funding output is"
+        );
+        assert_eq!(
+            theirs.counterparty.unspendable_punishment_reserve,
+            parameters.remote.config.channel_reserve_satoshis.to_sat()
+        );
+        // LDK's names for them are those of payments: inbound ones use the alias that we gave.
+        assert_eq!(theirs.inbound_scid_alias, ready.local.alias.map(|alias| alias.to_u64()));
+        assert_eq!(theirs.outbound_scid_alias, ready.remote.alias.map(|alias| alias.to_u64()));
+        assert_eq!(self.ours.pending(), 0);
+    }
+}
+
+async fn we_open(channel_type: ChannelType, push_msat: u64) {
+    let stage = stage(Inbound::Accept).await;
+    let session = stage.ours.connect(stage.ldk.node_id(), stage.ldk.address()).await.unwrap();
+    let ask = ask(channel_type, push_msat);
+    let (opened, transaction) =
+        stage.ours.open_channel(&session, ask, &stage.wallet).await.unwrap();
+    assert_eq!(transaction.compute_txid(), opened.parameters.funding_outpoint.txid);
+    stage.mine_until_ready(&opened).await;
+    // What LDK can spend is what was pushed, less the reserve that we ask of it.
+    let theirs = stage.ldk.channels().pop().unwrap();
+    let reserve = theirs.unspendable_punishment_reserve.unwrap() * 1000;
+    assert_eq!(theirs.outbound_capacity_msat, push_msat.saturating_sub(reserve));
+}
+
+async fn ldk_opens(anchors: bool, push_msat: u64) {
+    let stage = stage(Inbound::Accept).await;
+    stage.ldk.connect(stage.ours.node_id(), stage.ours.address()).await.unwrap();
+    let ask = LdkAsk { funding_satoshis: 800_000, push_msat, anchors, announce_channel: false };
+    stage.ldk.open_channel(stage.ours.node_id(), ask).unwrap();
+    let opened = stage.ours.recorder().opened(0).await.unwrap();
+    assert_eq!(opened.parameters.push_msat.to_msat(), push_msat);
+    assert_eq!(opened.parameters.channel_type.has_anchors(), anchors);
+    // LDK broadcasts when it has our signature.
+    stage.chain.accepted(opened.parameters.funding_outpoint.txid).await.unwrap();
+    stage.mine_until_ready(&opened).await;
+}
+
+// req: B2-TYPE-B-02, B2-EST-B-04, B2-FS-B-02
+#[tokio::test]
+async fn we_open_static_remotekey() {
+    we_open(ChannelType::STATIC_REMOTEKEY, 0).await;
+}
+
+// req: B2-OPEN-B-02
+#[tokio::test]
+async fn we_open_static_remotekey_with_push() {
+    we_open(ChannelType::STATIC_REMOTEKEY, 100_000_000).await;
+}
+
+// req: B2-TYPE-B-03, B2-EST-B-04, B2-FS-B-02
+#[tokio::test]
+async fn we_open_anchors() {
+    we_open(ChannelType::ANCHORS, 0).await;
+}
+
+// req: B2-OPEN-B-02
+#[tokio::test]
+async fn we_open_anchors_with_push() {
+    we_open(ChannelType::ANCHORS, 100_000_000).await;
+}
+
+#[tokio::test]
+async fn ldk_opens_static_remotekey() {
+    ldk_opens(false, 0).await;
+}
+
+#[tokio::test]
+async fn ldk_opens_static_remotekey_with_push() {
+    ldk_opens(false, 50_000_000).await;
+}
+
+#[tokio::test]
+async fn ldk_opens_anchors() {
+    ldk_opens(true, 0).await;
+}
+
+#[tokio::test]
+async fn ldk_opens_anchors_with_push() {
+    ldk_opens(true, 50_000_000).await;
+}
+
+/// LDK retries with a lesser type after an `error`; a channel that is too small stays refused.
+#[tokio::test]
+async fn ldk_is_told_why_its_channel_is_refused() {
+    let stage = stage(Inbound::Accept).await;
+    stage.ldk.connect(stage.ours.node_id(), stage.ours.address()).await.unwrap();
+    let ask =
+        LdkAsk { funding_satoshis: 9_999, push_msat: 0, anchors: false, announce_channel: false };
+    let id = stage.ldk.open_channel(stage.ours.node_id(), ask).unwrap();
+    let failed = stage.ours.recorder().failed(0).await.unwrap();
+    assert_eq!(failed.failure.code(), "funding-satoshis-too-small", "{failed}");
+    match stage.ldk.closure_reason(id).await {
+        Some(ClosureReason::CounterpartyForceClosed { peer_msg }) => {
+            let text = peer_msg.to_string();
+            assert!(text.contains("9999") && text.contains("10000"), "{text}");
+        }
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(stage.ours.pending(), 0);
+}
