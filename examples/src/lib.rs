@@ -2,6 +2,7 @@
 
 pub mod chain;
 pub mod control;
+pub mod demo;
 pub mod ldk_node;
 pub mod logging;
 pub mod our_node;

@@ -25,3 +25,8 @@ pub fn to_stderr(level: LevelFilter) {
         log::set_max_level(level);
     }
 }
+
+/// A level by its name, for a command line.
+pub fn level(name: &str) -> Result<LevelFilter, String> {
+    name.parse().map_err(|_| "not one of off, error, warn, info, debug, trace".into())
+}

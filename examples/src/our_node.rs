@@ -16,7 +16,7 @@ use opening_peer::transport::tcp;
 use opening_peer::{
     Ask, Capacity, Deadlines, Event, Failed, FundingTransaction, Node, Opened, Openings, Session,
 };
-use opening_signer::{HsmSecret, LocalHsm};
+use opening_signer::{CommitmentRequest, Hsm, HsmSecret, LocalHsm};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
@@ -132,6 +132,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 pub struct OurNode {
     secret: SecretKey,
     address: SocketAddr,
+    hsm: Arc<LocalHsm>,
     openings: Arc<Openings>,
     recorder: Arc<Recorder>,
     chain: RegtestChain,
@@ -154,10 +155,11 @@ impl OurNode {
         let secret = hsm_secret.node_key();
         let recorder = Arc::new(Recorder::default());
         let feerates = FeerateRange { min: FeeratePerKw::FLOOR, max: FeeratePerKw::new(25_000) };
+        let hsm = Arc::new(LocalHsm::blind(&hsm_secret));
         let node = Node {
             network: Network::Regtest,
             features: opening_peer::session::default_features(),
-            hsm: Arc::new(LocalHsm::blind(&hsm_secret)),
+            hsm: hsm.clone(),
             policy: Arc::new(AcceptWithin(Bounds { limits, feerates: Some(feerates) })),
             store: Arc::new(MemoryStore::default()),
             events: recorder.clone(),
@@ -170,7 +172,7 @@ impl OurNode {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
         let sessions = Mutex::default();
-        let node = Arc::new(Self { secret, address, openings, recorder, chain, sessions });
+        let node = Arc::new(Self { secret, address, hsm, openings, recorder, chain, sessions });
         tokio::spawn(node.clone().listen(listener));
         tokio::spawn(node.clone().follow_chain());
         Ok(node)
@@ -242,6 +244,20 @@ impl OurNode {
         self.chain.broadcast(&transaction)?;
         drop(permit);
         Ok((opened, transaction))
+    }
+
+    /// Our first commitment with both signatures, which a node broadcasts only to leave the
+    /// channel without its peer.
+    pub async fn signed_commitment(&self, opened: &Opened) -> Result<Transaction, AnyError> {
+        let parameters = &opened.parameters;
+        let channel = self.hsm.channel(opened.reference).await?;
+        let request = CommitmentRequest::first(parameters, &opened.local_commitment);
+        let signature = channel.sign_holder_commitment(&request).await?;
+        let (local, remote) = (&parameters.local.keys, &parameters.remote.keys);
+        Ok(opened.local_commitment.signed(
+            (&local.funding_pubkey, signature),
+            (&remote.funding_pubkey, opened.remote_signature),
+        ))
     }
 
     /// Shows each new block to every channel that waits for depth.

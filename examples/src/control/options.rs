@@ -65,7 +65,7 @@ pub struct Options {
     #[arg(long, value_name = "ADDRESS")]
     hsm: Option<String>,
     /// What to log on stderr: off, error, warn, info, debug or trace.
-    #[arg(long, default_value = "info", value_parser = level)]
+    #[arg(long, default_value = "info", value_parser = logging::level)]
     log: log::LevelFilter,
 }
 
@@ -114,10 +114,6 @@ impl std::fmt::Display for OptionsError {
 
 fn secret_key(text: &str) -> Result<SecretKey, String> {
     text.parse().map_err(|_| "not a secret key of 32 bytes in hex".into())
-}
-
-fn level(text: &str) -> Result<log::LevelFilter, String> {
-    text.parse().map_err(|_| "not a log level".into())
 }
 
 fn channel_secrets(text: &str) -> Result<Arc<ChannelSecretsArgument>, String> {
