@@ -234,8 +234,8 @@ fn assemble(seed: [u8; 32], chain: RegtestChain, wallet: Wallet, inbound: Inboun
         keys.clone(),
         keys.get_peer_storage_key(),
     ));
-    let mut config = UserConfig::default();
-    config.manually_accept_inbound_channels = true;
+    // By hand, because LDK takes no anchors channel without being asked.
+    let mut config = UserConfig { manually_accept_inbound_channels: true, ..Default::default() };
     config.channel_handshake_config.negotiate_anchors_zero_fee_htlc_tx = true;
     let height = chain.height();
     let tip = chain.block(height).expect("the tip is there").block_hash();

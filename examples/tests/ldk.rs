@@ -1,5 +1,7 @@
 //! Opening channels with LDK's `ChannelManager` over TCP, in both directions.
 
+#![allow(clippy::unwrap_used)]
+
 use bitcoin::Amount;
 use lightning::events::ClosureReason;
 use opening_core::{ChannelType, FeeratePerKw, MilliSatoshi, Role};

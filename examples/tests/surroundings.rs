@@ -205,11 +205,12 @@ async fn ldk_opens_with_itself(anchors: bool, push_msat: u64, inbound: Inbound) 
     let ask = LdkAsk { funding_satoshis: 1_000_000, push_msat, anchors, announce_channel: false };
     funder.open_channel(fundee.node_id(), ask).unwrap();
 
-    // Once LDK knows the channel by its funding output it has broadcast, or is about to.
     let funded = |channel: &ChannelDetails| channel.funding_txo.is_some();
     let funding = funder.channel(funded).await.unwrap().funding_txo.unwrap();
     fundee.channel(funded).await.unwrap();
     assert!(funder.channels().iter().chain(&fundee.channels()).all(|channel| !channel.is_usable));
+    // LDK knows the outpoint before it has the peer's signature, and broadcasts after it.
+    chain.accepted(funding.txid).await.unwrap();
     for _ in 0..6 {
         chain.mine();
     }

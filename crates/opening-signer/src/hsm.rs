@@ -23,7 +23,8 @@
 //!
 //! * No method returns a secret, no error text contains one.
 //! * A call may be dropped while it is awaited, and then made again with the same arguments.
-//! * A call repeated with the same arguments gives the same answer, also after a restart.
+//! * A call repeated with the same arguments gives the same answer.  After a restart that holds
+//!   once `setup` is repeated, and for what needs it `validate_holder_commitment`.
 //! * Calls for different channels may be under way at once, and so may `pubkeys` and
 //!   `per_commitment_point` of one channel.
 //! * A signature is low-S, over the digest that [`Commitment::sighash`] describes, by the
@@ -48,9 +49,9 @@ use crate::request::{ChannelRef, ChannelSetup, CommitmentRequest};
 #[async_trait]
 pub trait Hsm: Send + Sync + 'static {
     /// What this signer enforces and the bounds within which it signs, as known from connecting
-    /// (hsmd has none: VLS refuses late).
+    /// (hsmd has no such message).
     ///
-    /// Asked before each offer and each answer, and never waited for.
+    /// Asked before each offer and each answer.
     fn info(&self) -> Info;
 
     /// The signer of one channel, which is created when first asked for (hsmd 30, `new_channel`,

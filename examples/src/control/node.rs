@@ -351,7 +351,8 @@ impl ControlNode {
             taken_back.iter().for_each(|txid| drop(chain.mined.remove(txid)));
             taken_back
         };
-        for opened in self.reporter.channels().opened() {
+        let opened = self.reporter.channels().opened();
+        for opened in opened {
             if taken_back.contains(&opened.parameters.funding_outpoint.txid)
                 && let Ok(session) = self.session(&opened.reference.peer)
             {

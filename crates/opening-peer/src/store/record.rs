@@ -1,5 +1,7 @@
 //! A channel as bytes: version, checksum, then TLV records that may grow.
 
+#![allow(clippy::drop_non_drop, reason = "LDK's macros drop what needs no drop")]
+
 use bitcoin::hashes::{Hash, sha256};
 use bitcoin::secp256k1::PublicKey;
 use bitcoin::secp256k1::ecdsa::Signature;

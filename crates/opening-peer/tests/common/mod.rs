@@ -22,7 +22,7 @@ use opening_peer::node::{AcceptWithin, Bounds, Entropy, Events, OpeningOnly, Sys
 use opening_peer::store::MemoryStore;
 use opening_peer::transport::in_memory_pair;
 use opening_peer::{Ask, Capacity, Deadlines, Event, Node, Opened, Openings, Session};
-use opening_signer::LocalHsm;
+use opening_signer::{HsmSecret, LocalHsm};
 use tokio::sync::Notify;
 
 /// Everything that a node was told.
@@ -109,7 +109,7 @@ pub fn node(secret: u8) -> (Node, Arc<Seen>) {
     let node = Node {
         network: Network::Regtest,
         features: opening_peer::session::default_features(),
-        hsm: Arc::new(LocalHsm::blind([secret; 32])),
+        hsm: Arc::new(LocalHsm::blind(&HsmSecret::new([secret; 32]))),
         policy: Arc::new(AcceptWithin(regtest_bounds())),
         store: Arc::new(MemoryStore::default()),
         events: seen.clone(),

@@ -1,0 +1,154 @@
+//! One channel of a [`LocalHsm`](super::LocalHsm).
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bitcoin::secp256k1::ecdsa::Signature;
+use bitcoin::secp256k1::{Message, PublicKey};
+use opening_core::secrets::{generate_from_seed, secret_index};
+use opening_core::{ChannelKeys, Side};
+use zeroize::Zeroizing;
+
+use super::memory::{Memory, Rebuilt, invalid};
+use super::secret::with_key;
+use super::{Shared, rule};
+use crate::error::HsmResult;
+use crate::hsm::ChannelHsm;
+use crate::request::{ChannelRef, ChannelSetup, CommitmentRequest};
+
+/// Knows of the channel's secrets the two that opening uses; the keys of the others are derived
+/// when it is made.
+pub(super) struct LocalChannel {
+    shared: Arc<Shared>,
+    reference: ChannelRef,
+    funding_secret: Zeroizing<[u8; 32]>,
+    shachain_seed: Zeroizing<[u8; 32]>,
+    keys: ChannelKeys,
+    first_per_commitment_point: PublicKey,
+}
+
+impl LocalChannel {
+    pub(super) fn new(shared: Arc<Shared>, reference: ChannelRef) -> Self {
+        let secrets = shared.root.channel(reference);
+        let public = |secret| with_key(secret, |key| key.public_key(&shared.secp));
+        let keys = ChannelKeys {
+            funding_pubkey: public(secrets.funding()),
+            revocation_basepoint: public(secrets.revocation()),
+            payment_basepoint: public(secrets.payment()),
+            delayed_payment_basepoint: public(secrets.delayed_payment()),
+            htlc_basepoint: public(secrets.htlc()),
+        };
+        let first_secret = per_commitment_secret(secrets.shachain_seed(), 0)
+            .expect("0 is below the last commitment number");
+        let first_per_commitment_point = public(&first_secret);
+        Self {
+            funding_secret: Zeroizing::new(*secrets.funding()),
+            shachain_seed: Zeroizing::new(*secrets.shachain_seed()),
+            keys,
+            first_per_commitment_point,
+            reference,
+            shared,
+        }
+    }
+
+    fn memory<T>(&self, act: impl FnOnce(&mut Memory) -> HsmResult<T>) -> HsmResult<T> {
+        let mut channels = self.shared.channels();
+        act(channels.get_mut(&self.reference).ok_or_else(rule::setup_missing)?)
+    }
+
+    /// What was announced to the peer is what is signed for.
+    fn is_of_this_channel(&self, setup: &ChannelSetup) -> HsmResult<()> {
+        let local = &setup.parameters.local;
+        if local.keys != self.keys {
+            return Err(invalid("the setup's local keys are not this channel's"));
+        }
+        if local.first_per_commitment_point != self.first_per_commitment_point {
+            return Err(invalid("the setup's local per-commitment point is not this channel's"));
+        }
+        Ok(())
+    }
+
+    /// Signs when the record is durable.
+    async fn sign(&self, sighash: Message) -> HsmResult<Signature> {
+        if let Some(records) = &self.shared.records
+            && let Some(record) = self.memory(|memory| Ok(memory.unrecorded()))?
+        {
+            // Two calls at once keep the same record twice, which is harmless.
+            records.keep(self.reference, &record).await?;
+            self.memory(|memory| {
+                memory.recorded();
+                Ok(())
+            })?;
+        }
+        let secp = &self.shared.secp;
+        Ok(with_key(&self.funding_secret, |key| secp.sign_ecdsa_low_r(&sighash, key)))
+    }
+}
+
+/// `None` beyond the last commitment.
+fn per_commitment_secret(seed: &[u8; 32], number: u64) -> Option<Zeroizing<[u8; 32]>> {
+    Some(Zeroizing::new(generate_from_seed(seed, secret_index(number)?)))
+}
+
+#[async_trait]
+impl ChannelHsm for LocalChannel {
+    async fn pubkeys(&self) -> HsmResult<ChannelKeys> {
+        Ok(self.keys)
+    }
+
+    async fn per_commitment_point(&self, number: u64) -> HsmResult<PublicKey> {
+        if number == 0 {
+            return Ok(self.first_per_commitment_point);
+        }
+        let secret = per_commitment_secret(&self.shachain_seed, number)
+            .ok_or_else(|| invalid("no commitment number is beyond 2^48 - 1"))?;
+        Ok(with_key(&secret, |key| key.public_key(&self.shared.secp)))
+    }
+
+    async fn setup(&self, setup: &ChannelSetup) -> HsmResult<()> {
+        self.is_of_this_channel(setup)?;
+        if let Some(memory) = self.shared.channels().get(&self.reference) {
+            return memory.set_up_again(setup);
+        }
+        let mut rebuilt = None;
+        if let Some(records) = &self.shared.records {
+            let new = rebuilt.insert(Rebuilt::from_setup(&self.shared.secp, setup)?);
+            new.recorded = records.contains(self.reference, &new.record).await?;
+        }
+        // Another call may have come first while we read.
+        let mut channels = self.shared.channels();
+        channels
+            .entry(self.reference)
+            .or_insert_with(|| Memory::new(setup.clone(), rebuilt))
+            .set_up_again(setup)
+    }
+
+    async fn sign_counterparty_commitment(
+        &self,
+        request: &CommitmentRequest<'_>,
+    ) -> HsmResult<Signature> {
+        let sighash = self.memory(|memory| memory.sign_counterparty(request))?;
+        self.sign(sighash).await
+    }
+
+    async fn validate_holder_commitment(
+        &self,
+        request: &CommitmentRequest<'_>,
+        signature: &Signature,
+    ) -> HsmResult<()> {
+        self.memory(|memory| memory.check(Side::Local, request))?;
+        let their_key = &request.parameters.remote.keys.funding_pubkey;
+        if !request.commitment.is_signed_by(&self.shared.secp, signature, their_key) {
+            return Err(crate::HsmError::BadCounterpartySignature);
+        }
+        self.memory(|memory| memory.validated(request))
+    }
+
+    async fn sign_holder_commitment(
+        &self,
+        request: &CommitmentRequest<'_>,
+    ) -> HsmResult<Signature> {
+        let sighash = self.memory(|memory| memory.sign_holder(request))?;
+        self.sign(sighash).await
+    }
+}

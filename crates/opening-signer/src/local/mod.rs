@@ -1,0 +1,123 @@
+//! A signer in this process.
+
+mod channel;
+#[cfg(feature = "testing")]
+mod fixed;
+mod memory;
+mod record;
+mod rule;
+mod secret;
+
+use core::fmt;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use bitcoin::secp256k1::{All, Secp256k1};
+use lightning::util::persist::KVStore;
+
+use self::channel::LocalChannel;
+#[cfg(feature = "testing")]
+pub use self::fixed::ChannelSecrets;
+use self::memory::{Memory, invalid};
+use self::record::Records;
+use self::secret::ChannelRoot;
+pub use self::secret::HsmSecret;
+use crate::error::HsmResult;
+use crate::hsm::{ChannelHsm, Hsm};
+use crate::info::{Bounds, Enforcement, Info};
+use crate::request::ChannelRef;
+
+/// A signer in this process, with the keys that Core Lightning's hsmd derives from the same
+/// [`HsmSecret`].
+///
+/// Blind or validating, it wants `setup` before it signs, checks that a request is about the
+/// channel that was set up, verifies the peer's signature, signs one commitment 0 for each channel
+/// and side, and signs its own only after the peer's signature was good.  Its signatures are low-S
+/// and low-R, and the same for the same transaction.
+pub struct LocalHsm {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    secp: Secp256k1<All>,
+    root: ChannelRoot,
+    /// Only a validating signer has them.
+    records: Option<Records>,
+    /// The channels that were set up.
+    channels: Mutex<HashMap<ChannelRef, Memory>>,
+}
+
+impl Shared {
+    fn channels(&self) -> MutexGuard<'_, HashMap<ChannelRef, Memory>> {
+        // Nothing is left half-changed by a panic: each change is one assignment.
+        self.channels.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl LocalHsm {
+    /// Protects the keys only: its memory ends with the process, and the node's store is what is
+    /// left of a channel.
+    pub fn blind(secret: &HsmSecret) -> Self {
+        Self::new(secret.channel_root(), None)
+    }
+
+    /// Rebuilds each commitment from the channel's setup and signs it only if every byte is equal;
+    /// as fundee only after its own was validated.
+    ///
+    /// One record of each channel is in `store` before the first signature leaves, which must be
+    /// durable when its `write` returns.  After a restart with the same store a channel can be
+    /// signed again with identical bytes, and not differently.
+    pub fn validating(secret: &HsmSecret, store: Arc<dyn KVStore + Send + Sync>) -> Self {
+        Self::new(secret.channel_root(), Some(Records(store)))
+    }
+
+    /// A blind signer whose channels all have these secrets.  For tests: two channels with the
+    /// same keys are one theft away from each other.
+    #[cfg(feature = "testing")]
+    pub fn with_channel_secrets(secrets: ChannelSecrets) -> Self {
+        Self::new(secrets.into_root(), None)
+    }
+
+    fn new(root: ChannelRoot, records: Option<Records>) -> Self {
+        let mut secp = Secp256k1::new();
+        secp.seeded_randomize(&root.blinding());
+        Self { shared: Arc::new(Shared { secp, root, records, channels: Mutex::default() }) }
+    }
+
+    fn enforcement(&self) -> Enforcement {
+        match self.shared.records {
+            None => Enforcement::Blind,
+            Some(_) => Enforcement::Validating,
+        }
+    }
+}
+
+impl fmt::Debug for LocalHsm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LocalHsm")
+            .field("enforcement", &self.enforcement())
+            .field("channels", &self.shared.channels().len())
+            .finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl Hsm for LocalHsm {
+    fn info(&self) -> Info {
+        Info { enforcement: self.enforcement(), bounds: Bounds::none() }
+    }
+
+    async fn channel(&self, reference: ChannelRef) -> HsmResult<Arc<dyn ChannelHsm>> {
+        if reference.dbid == 0 {
+            return Err(invalid("dbid 0 names no channel"));
+        }
+        Ok(Arc::new(LocalChannel::new(Arc::clone(&self.shared), reference)))
+    }
+
+    async fn forget_channel(&self, reference: ChannelRef) -> HsmResult<()> {
+        // The durable record stays: it is small, and it is what keeps the reference used up.
+        self.shared.channels().remove(&reference);
+        Ok(())
+    }
+}

@@ -1,0 +1,182 @@
+//! What a validating signer keeps, when, and what it does after a restart.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use bitcoin::secp256k1::Secp256k1;
+use bitcoin::{Amount, OutPoint, ScriptBuf};
+use lightning_persister::fs_store::FilesystemStore;
+use opening_core::{ChannelType, CommitmentFormat, FeeratePerKw, MilliSatoshi, Side};
+use opening_signer::{ChannelSetup, Enforcement, Hsm, HsmError, LocalHsm};
+
+use crate::pair::{End, Pair, node, reason, signer};
+
+/// The same node with the same store, all memory gone.
+async fn restarted(end: End) -> End {
+    let hsm = signer(7, Enforcement::Validating, &end.store);
+    let channel = hsm.channel(end.reference).await.unwrap();
+    End { hsm, channel, ..end }
+}
+
+#[tokio::test]
+async fn one_record_is_written_and_before_the_first_signature() {
+    let Pair { funder, fundee } = Pair::set_up(Enforcement::Validating).await;
+    assert_eq!(funder.store.writes(), 0);
+    let created = funder.sign(&funder.commitment(Side::Remote)).await.unwrap();
+    assert_eq!(funder.store.writes(), 1);
+
+    fundee.validate(&fundee.commitment(Side::Local), &created).await.unwrap();
+    assert_eq!(fundee.store.writes(), 0);
+    fundee.sign_own(&fundee.commitment(Side::Local)).await.unwrap();
+    assert_eq!(fundee.store.writes(), 1);
+    let signed = fundee.sign(&fundee.commitment(Side::Remote)).await.unwrap();
+    assert_eq!(fundee.store.writes(), 1);
+
+    funder.validate(&funder.commitment(Side::Local), &signed).await.unwrap();
+    funder.sign(&funder.commitment(Side::Remote)).await.unwrap();
+    funder.sign_own(&funder.commitment(Side::Local)).await.unwrap();
+    assert_eq!(funder.store.writes(), 1);
+}
+
+#[tokio::test]
+async fn no_signature_leaves_while_the_store_fails() {
+    let Pair { funder, .. } = Pair::set_up(Enforcement::Validating).await;
+    let theirs = funder.commitment(Side::Remote);
+    funder.store.fails.store(true, Ordering::SeqCst);
+    assert_eq!(reason(funder.sign(&theirs).await), "signer-storage");
+    assert_eq!(reason(funder.sign(&theirs).await), "signer-storage");
+    funder.store.fails.store(false, Ordering::SeqCst);
+    funder.sign(&theirs).await.unwrap();
+}
+
+#[tokio::test]
+async fn no_signature_leaves_while_the_store_stalls() {
+    let Pair { funder, .. } = Pair::set_up(Enforcement::Validating).await;
+    let theirs = funder.commitment(Side::Remote);
+    funder.store.stalls.store(true, Ordering::SeqCst);
+    tokio::select! {
+        biased;
+        _ = funder.sign(&theirs) => panic!("a signature left before its record was kept"),
+        () = tokio::task::yield_now() => {}
+    }
+    // The call was dropped half-way; the same call again is as good as new.
+    funder.store.stalls.store(false, Ordering::SeqCst);
+    funder.sign(&theirs).await.unwrap();
+    assert_eq!(funder.store.writes(), 1);
+}
+
+#[tokio::test]
+async fn identical_bytes_are_signed_again_after_a_restart() {
+    let Pair { funder, .. } = Pair::set_up(Enforcement::Validating).await;
+    let theirs = funder.commitment(Side::Remote);
+    let before = funder.sign(&theirs).await.unwrap();
+
+    let funder = restarted(funder).await;
+    assert_eq!(reason(funder.sign(&theirs).await), "setup-missing");
+    funder.channel.setup(&funder.setup).await.unwrap();
+    assert_eq!(funder.sign(&theirs).await.unwrap(), before);
+    assert_eq!(funder.store.writes(), 1);
+    let answer = funder.sign_own(&funder.commitment(Side::Local)).await;
+    assert_eq!(reason(answer), "not-validated");
+}
+
+/// One change for each thing that a channel is made of.
+fn changes() -> Vec<fn(&mut ChannelSetup)> {
+    vec![
+        |s| s.chain_hash = bitcoin::constants::ChainHash::BITCOIN,
+        |s| s.local_shutdown_script = Some(ScriptBuf::new()),
+        |s| s.remote_shutdown_script = Some(ScriptBuf::new()),
+        |s| s.parameters.opener = Side::Remote,
+        |s| s.parameters.funding_outpoint = OutPoint { vout: 2, ..s.parameters.funding_outpoint },
+        |s| s.parameters.funding_satoshis += Amount::from_sat(1),
+        |s| s.parameters.push_msat = MilliSatoshi::from_msat(200_000_001),
+        |s| s.parameters.feerate_per_kw = FeeratePerKw::new(1251),
+        |s| s.parameters.channel_type = ChannelType::of(CommitmentFormat::StaticRemotekey),
+        |s| s.parameters.channel_type.zeroconf = true,
+        |s| s.parameters.local.config.to_self_delay = 7,
+        |s| s.parameters.remote.config.to_self_delay = 7,
+        |s| s.parameters.remote.config.dust_limit_satoshis = Amount::from_sat(547),
+        |s| s.parameters.remote.config.channel_reserve_satoshis = Amount::from_sat(9_999),
+        |s| s.parameters.remote.config.max_htlc_value_in_flight_msat = MilliSatoshi::ZERO,
+        |s| s.parameters.remote.config.htlc_minimum_msat = MilliSatoshi::from_msat(1),
+        |s| s.parameters.remote.config.max_accepted_htlcs = 482,
+        |s| s.parameters.remote.keys.htlc_basepoint = s.parameters.local.keys.htlc_basepoint,
+        |s| s.parameters.remote.keys.funding_pubkey = s.parameters.local.keys.htlc_basepoint,
+        |s| {
+            s.parameters.remote.first_per_commitment_point = s.parameters.local.keys.htlc_basepoint;
+        },
+    ]
+}
+
+#[tokio::test]
+async fn a_reference_that_was_signed_for_takes_no_other_setup_after_a_restart() {
+    let Pair { funder, .. } = Pair::set_up(Enforcement::Validating).await;
+    funder.sign(&funder.commitment(Side::Remote)).await.unwrap();
+    let funder = restarted(funder).await;
+    for (index, change) in changes().into_iter().enumerate() {
+        let mut setup = funder.setup.clone();
+        change(&mut setup);
+        let answer = funder.channel.setup(&setup).await;
+        assert_eq!(reason(answer), "setup-differs", "change {index}");
+    }
+    assert_eq!(reason(funder.sign(&funder.commitment(Side::Remote)).await), "setup-missing");
+    funder.channel.setup(&funder.setup).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_reference_that_was_only_set_up_is_free_after_a_restart() {
+    let Pair { funder, .. } = Pair::set_up(Enforcement::Validating).await;
+    let mut funder = restarted(funder).await;
+    funder.setup.parameters.feerate_per_kw = FeeratePerKw::new(1251);
+    funder.channel.setup(&funder.setup).await.unwrap();
+    funder.sign(&funder.commitment(Side::Remote)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_damaged_record_stops_the_channel() {
+    let Pair { funder, .. } = Pair::set_up(Enforcement::Validating).await;
+    funder.sign(&funder.commitment(Side::Remote)).await.unwrap();
+    let funder = restarted(funder).await;
+    let entries = Arc::clone(&funder.store.entries);
+    let intact = entries.lock().unwrap().values().next().unwrap().clone();
+    let (mut version, mut digest) = (intact.clone(), intact.clone());
+    version[0] = 9;
+    digest[20] ^= 1;
+    let damages =
+        [(vec![], "signer-storage"), (version, "signer-storage"), (digest, "setup-differs")];
+    for (damaged, expected) in damages {
+        *entries.lock().unwrap().values_mut().next().unwrap() = damaged;
+        assert_eq!(reason(funder.channel.setup(&funder.setup).await), expected);
+    }
+    *entries.lock().unwrap().values_mut().next().unwrap() = intact;
+    funder.channel.setup(&funder.setup).await.unwrap();
+}
+
+#[tokio::test]
+async fn files_are_store_enough() {
+    let directory = tempfile::tempdir().unwrap();
+    let Pair { funder, .. } = Pair::new(Enforcement::Validating).await;
+    let theirs = funder.commitment(Side::Remote);
+    let open = || async {
+        let store = FilesystemStore::new(directory.path().to_path_buf());
+        let hsm = LocalHsm::validating(&node(7), Arc::new(store));
+        hsm.channel(funder.reference).await.unwrap()
+    };
+    let first = End { channel: open().await, hsm: LocalHsm::blind(&node(7)), ..funder };
+    first.channel.setup(&first.setup).await.unwrap();
+    let before = first.sign(&theirs).await.unwrap();
+
+    let store = FilesystemStore::new(directory.path().to_path_buf());
+    let hsm = LocalHsm::validating(&node(7), Arc::new(store));
+    let channel = hsm.channel(first.reference).await.unwrap();
+    let second = End { channel, hsm, ..first };
+    let mut other = second.setup.clone();
+    other.parameters.feerate_per_kw = FeeratePerKw::new(1251);
+    let answer = second.channel.setup(&other).await;
+    assert!(matches!(answer, Err(HsmError::Refused { tag, .. }) if tag == "setup-differs"));
+    second.channel.setup(&second.setup).await.unwrap();
+    let after = second.sign(&theirs).await.unwrap();
+    assert_eq!(after, before);
+    let key = &second.setup.parameters.local.keys.funding_pubkey;
+    assert!(theirs.is_signed_by(&Secp256k1::new(), &after, key));
+}

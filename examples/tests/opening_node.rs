@@ -1,0 +1,280 @@
+//! The scriptable node, driven as a harness drives it: one process a node, JSON lines.
+
+#![allow(clippy::unwrap_used)]
+
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
+
+use bitcoin::absolute::LockTime;
+use bitcoin::hashes::Hash;
+use bitcoin::transaction::Version;
+use bitcoin::{
+    Amount, OutPoint, ScriptBuf, Sequence, Transaction, TxIn, TxOut, Txid, Witness, consensus,
+};
+use serde_json::{Value, json};
+
+struct Node {
+    process: Child,
+    stdin: Option<ChildStdin>,
+    lines: Receiver<Value>,
+    /// Lines read while waiting for others, oldest first.
+    unread: Vec<Value>,
+    addr: String,
+    node_id: String,
+}
+
+impl Node {
+    fn start(options: &[&str]) -> Self {
+        let mut process = Command::new(env!("CARGO_BIN_EXE_opening-node"))
+            .args(options)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let stdout = BufReader::new(process.stdout.take().unwrap());
+        let (sender, lines) = channel();
+        std::thread::spawn(move || {
+            for line in stdout.lines().map_while(Result::ok) {
+                if sender.send(serde_json::from_str(&line).unwrap()).is_err() {
+                    return;
+                }
+            }
+        });
+        let stdin = process.stdin.take();
+        let (addr, node_id) = (String::new(), String::new());
+        let mut node = Self { process, stdin, lines, unread: Vec::new(), addr, node_id };
+        let ready = node.next_line();
+        assert_eq!(ready["event"], "ready", "ready is the first line");
+        node.addr = ready["addr"].as_str().unwrap().into();
+        node.node_id = ready["node_id"].as_str().unwrap().into();
+        node
+    }
+
+    fn next_line(&self) -> Value {
+        self.lines.recv_timeout(Duration::from_secs(20)).expect("a line in time")
+    }
+
+    fn find(&mut self, wanted: impl Fn(&Value) -> bool) -> Value {
+        if let Some(index) = self.unread.iter().position(&wanted) {
+            return self.unread.remove(index);
+        }
+        loop {
+            let line = self.next_line();
+            if wanted(&line) {
+                return line;
+            }
+            self.unread.push(line);
+        }
+    }
+
+    fn event(&mut self, name: &str) -> Value {
+        self.find(|line| line["event"] == name)
+    }
+
+    fn ask(&mut self, command: Value) -> Value {
+        let mut command = command;
+        command["id"] = json!(7);
+        writeln!(self.stdin.as_mut().unwrap(), "{command}").unwrap();
+        self.find(|line| line["id"] == 7)
+    }
+
+    fn ask_ok(&mut self, command: Value) -> Value {
+        let answer = self.ask(command);
+        assert_eq!(answer["ok"], true, "{answer}");
+        answer["result"].clone()
+    }
+
+    fn connect(&mut self, other: &mut Self) {
+        let (peer, addr) = (&other.node_id, &other.addr);
+        self.ask_ok(json!({"cmd": "connect", "peer": peer, "addr": addr}));
+        assert_eq!(self.event("peer_connected")["peer"], *peer);
+        assert_eq!(other.event("peer_connected")["peer"], self.node_id);
+    }
+
+    fn fund(&mut self, other: &Self, satoshis: u64) -> Value {
+        self.ask(json!({
+            "cmd": "fundchannel", "peer": other.node_id, "funding_satoshis": satoshis,
+            "push_msat": 1000, "feerate_per_kw": 1250, "announce": false, "channel_type": [12, 22],
+        }))
+    }
+
+    fn wait(mut self) -> ExitStatus {
+        drop(self.stdin.take());
+        self.process.wait().unwrap()
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        // Gone already where the test went well.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// What a wallet would make of `funding_needed`.
+fn transaction(needed: &Value) -> Transaction {
+    Transaction {
+        version: Version::TWO,
+        lock_time: LockTime::ZERO,
+        input: vec![TxIn {
+            previous_output: OutPoint { txid: Txid::from_byte_array([9; 32]), vout: 0 },
+            script_sig: ScriptBuf::new(),
+            sequence: Sequence::MAX,
+            witness: Witness::from_slice(&[[1; 64]]),
+        }],
+        output: vec![TxOut {
+            value: Amount::from_sat(needed["funding_satoshis"].as_u64().unwrap()),
+            script_pubkey: ScriptBuf::from_hex(needed["script_pubkey"].as_str().unwrap()).unwrap(),
+        }],
+    }
+}
+
+fn blocks(nodes: &mut [&mut Node], transaction: &str) {
+    for (height, txs) in (102..).zip([json!([transaction]), json!([]), json!([])]) {
+        for node in nodes.iter_mut() {
+            node.ask_ok(json!({"cmd": "connect_block", "height": height, "txs": txs}));
+        }
+    }
+}
+
+#[test]
+fn two_nodes_open_a_channel_and_use_it() {
+    let (mut funder, mut fundee) = (Node::start(&[]), Node::start(&[]));
+    funder.connect(&mut fundee);
+    let begun = funder.fund(&fundee, 1_000_000);
+    let temporary_id = &begun["result"]["temporary_channel_id"];
+    let needed = funder.event("funding_needed");
+    assert_eq!(needed["temporary_channel_id"], *temporary_id);
+    assert_eq!(needed["feerate_per_kw"], 1250);
+
+    let transaction = transaction(&needed);
+    let raw = consensus::encode::serialize_hex(&transaction);
+    let command = json!({"cmd": "funding_tx", "temporary_channel_id": temporary_id, "tx": raw});
+    funder.ask_ok(command);
+    assert_eq!(funder.event("broadcast")["tx"], raw);
+    let (ours, theirs) = (funder.event("opened"), fundee.event("opened"));
+    assert_eq!((&ours["role"], &theirs["role"]), (&json!("funder"), &json!("fundee")));
+    assert_eq!(ours["funding_txid"], transaction.compute_txid().to_string());
+    assert_eq!(ours["channel_id"], theirs["channel_id"]);
+    assert_ne!(ours["commitment_txid"], theirs["commitment_txid"]);
+
+    blocks(&mut [&mut funder, &mut fundee], &raw);
+    for node in [&mut funder, &mut fundee] {
+        assert_eq!(node.event("channel_ready")["channel_id"], ours["channel_id"]);
+        let channels = node.ask_ok(json!({"cmd": "channels"}));
+        assert_eq!(channels[0]["stage"], "ready", "{channels}");
+        assert_eq!(channels[0]["funding_vout"], 0);
+    }
+    funder.ask_ok(json!({"cmd": "stop"}));
+    assert!(funder.wait().success());
+    assert!(fundee.wait().success(), "the end of stdin is a stop");
+}
+
+#[test]
+fn refusals_cancels_and_nonsense_are_answered_with_codes() {
+    let (mut funder, mut fundee) = (Node::start(&[]), Node::start(&["--minimum-depth=1"]));
+    let answer = funder.fund(&fundee, 1_000_000);
+    assert_eq!(answer["code"], "not-connected");
+    funder.connect(&mut fundee);
+
+    funder.fund(&fundee, 9_999);
+    let failed = fundee.event("failed");
+    assert_eq!(failed["code"], "funding-satoshis-too-small");
+    assert_eq!(fundee.event("error_sent")["channel_id"], failed["temporary_channel_id"]);
+    assert_eq!(funder.event("failed")["code"], "peer-error");
+
+    let begun = funder.fund(&fundee, 20_000);
+    let temporary_id = begun["result"]["temporary_channel_id"].clone();
+    let needed = funder.event("funding_needed");
+    let mut wrong = transaction(&needed);
+    wrong.output[0].value = Amount::from_sat(19_999);
+    let raw = consensus::encode::serialize_hex(&wrong);
+    let answer = funder
+        .ask(json!({"cmd": "funding_tx", "temporary_channel_id": temporary_id, "tx": raw}));
+    assert_eq!(answer["code"], "no-funding-output");
+    funder.ask_ok(json!({"cmd": "cancel", "temporary_channel_id": temporary_id}));
+    assert_eq!(funder.event("failed")["code"], "cancelled");
+    assert_eq!(fundee.event("failed")["code"], "peer-error");
+    let answer = funder.ask(json!({"cmd": "cancel", "temporary_channel_id": temporary_id}));
+    assert_eq!(answer["code"], "unknown-opening");
+
+    for (command, code) in [
+        (json!({"cmd": "dance"}), "unknown-command"),
+        (json!({"cmd": "connect", "peer": "02", "addr": "x"}), "bad-argument"),
+        (json!({"cmd": "connect_block", "height": 999, "txs": []}), "wrong-height"),
+        (json!({"cmd": "connect_block", "height": 102, "txs": ["00"]}), "bad-argument"),
+        (json!({"cmd": "disconnect_block", "height": 5}), "wrong-height"),
+    ] {
+        assert_eq!(funder.ask(command.clone())["code"], code, "{command}");
+    }
+    assert_eq!(fundee.ask_ok(json!({"cmd": "channels"})), json!([]));
+}
+
+#[test]
+fn a_block_taken_back_takes_its_depth_back() {
+    let (mut funder, mut fundee) = (Node::start(&[]), Node::start(&["--minimum-depth=2"]));
+    funder.connect(&mut fundee);
+    let begun = funder.fund(&fundee, 500_000);
+    let needed = funder.event("funding_needed");
+    let raw = consensus::encode::serialize_hex(&transaction(&needed));
+    let id = &begun["result"]["temporary_channel_id"];
+    funder.ask_ok(json!({"cmd": "funding_tx", "temporary_channel_id": id, "tx": raw}));
+    fundee.event("opened");
+
+    fundee.ask_ok(json!({"cmd": "connect_block", "height": 102, "txs": [raw]}));
+    fundee.ask_ok(json!({"cmd": "disconnect_block", "height": 102}));
+    fundee.ask_ok(json!({"cmd": "connect_block", "height": 102, "txs": []}));
+    fundee.ask_ok(json!({"cmd": "connect_block", "height": 103, "txs": [raw]}));
+    let stage = |node: &mut Node| node.ask_ok(json!({"cmd": "channels"}))[0]["stage"].clone();
+    assert_eq!(stage(&mut fundee), "depth", "one block is not two");
+    fundee.ask_ok(json!({"cmd": "connect_block", "height": 104, "txs": []}));
+    assert_eq!(stage(&mut fundee), "channel-ready");
+}
+
+#[test]
+fn identity_and_channels_outlive_the_process() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = format!("--store={}", directory.path().display());
+    let mut fundee = Node::start(&[]);
+    let mut funder = Node::start(&[&store]);
+    let node_id = funder.node_id.clone();
+    funder.connect(&mut fundee);
+    let begun = funder.fund(&fundee, 300_000);
+    let needed = funder.event("funding_needed");
+    let raw = consensus::encode::serialize_hex(&transaction(&needed));
+    let id = &begun["result"]["temporary_channel_id"];
+    funder.ask_ok(json!({"cmd": "funding_tx", "temporary_channel_id": id, "tx": raw}));
+    let opened = funder.event("opened");
+    drop(funder);
+
+    let mut again = Node::start(&[&store]);
+    assert_eq!(again.node_id, node_id);
+    let channels = again.ask_ok(json!({"cmd": "channels"}));
+    assert_eq!(channels[0]["channel_id"], opened["channel_id"], "{channels}");
+}
+
+#[test]
+fn the_command_line_answers_for_itself() {
+    let run = |options: &[&str]| {
+        Command::new(env!("CARGO_BIN_EXE_opening-node"))
+            .args(options)
+            .stdin(Stdio::null())
+            .output()
+            .unwrap()
+    };
+    let features = run(&["--print-features"]);
+    assert!(features.status.success());
+    assert_eq!(String::from_utf8(features.stdout).unwrap().trim(), "08a0000888a222");
+
+    let remote = run(&["--hsm=unix:/nowhere"]);
+    assert_eq!(remote.status.code(), Some(2));
+    assert!(String::from_utf8(remote.stderr).unwrap().contains("not-built-in"));
+
+    let secrets = vec!["11".repeat(32); 6].join("/");
+    let on_mainnet = run(&["--network=bitcoin", &format!("--channel-secrets={secrets}")]);
+    assert_eq!(on_mainnet.status.code(), Some(2));
+    assert!(run(&[&format!("--channel-secrets={secrets}")]).status.success());
+}
