@@ -29,3 +29,8 @@ pub use negotiation::funder::Ask;
 pub use negotiation::{BroadcastPermit, Opened};
 pub use openings::{Capacity, Deadlines, Node, Openings};
 pub use session::Session;
+
+// The example in the README is a test.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;

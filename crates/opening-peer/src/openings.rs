@@ -165,6 +165,14 @@ pub(crate) struct Claim {
     kept: bool,
 }
 
+/// A channel reference that the signer may have heard of.  Dropped before a signature was asked
+/// for, it makes the signer forget the channel: an opening that fails must cost it nothing.
+pub(crate) struct Reference {
+    openings: Arc<Openings>,
+    name: ChannelRef,
+    signed: bool,
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // Nothing here can be left half-changed by a panic.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -236,7 +244,10 @@ impl Openings {
     }
 
     /// A name for a new channel that the signer has never heard.
-    pub(crate) async fn reference(&self, peer: PublicKey) -> Result<ChannelRef, StoreError> {
+    pub(crate) async fn reference(
+        self: &Arc<Self>,
+        peer: PublicKey,
+    ) -> Result<Reference, StoreError> {
         let mut dbids = self.dbids.lock().await;
         if dbids.is_empty() {
             let deadline = self.node.deadlines.store;
@@ -246,7 +257,8 @@ impl Openings {
                 .map_err(|_| StoreError::Silent(deadline))??;
         }
         let dbid = dbids.next().ok_or(StoreError::Exhausted)?;
-        Ok(ChannelRef { peer, dbid })
+        let name = ChannelRef { peer, dbid };
+        Ok(Reference { openings: self.clone(), name, signed: false })
     }
 
     /// By what an opening with this peer is judged now: the policy's bounds, narrowed to what the
@@ -274,6 +286,37 @@ impl Claim {
     /// The channel came to be: its id stays taken for as long as the node runs.
     pub(crate) fn keep(mut self) {
         self.kept = true;
+    }
+}
+
+impl Reference {
+    /// The signer's name for the channel.
+    pub(crate) fn name(&self) -> ChannelRef {
+        self.name
+    }
+
+    /// A signature is about to be asked for: from here on the signer remembers.
+    pub(crate) fn signing(mut self) {
+        self.signed = true;
+    }
+}
+
+impl Drop for Reference {
+    fn drop(&mut self) {
+        // Without a runtime the process is going down, and the signer's memory with it.
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        if self.signed {
+            return;
+        }
+        let (hsm, name) = (self.openings.node.hsm.clone(), self.name);
+        let deadline = self.openings.node.deadlines.signer;
+        runtime.spawn(async move {
+            match tokio::time::timeout(deadline, hsm.forget_channel(name)).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => log::warn!("the signer keeps {name:?}: {error}"),
+                Err(_) => log::warn!("the signer does not answer whether it forgets {name:?}"),
+            }
+        });
     }
 }
 

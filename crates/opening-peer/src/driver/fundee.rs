@@ -13,8 +13,14 @@ use crate::failure::Failure;
 use crate::negotiation::Opened;
 use crate::negotiation::fundee::{self, WaitForFundingCreated};
 use crate::node::{Decision, OfferDetails};
-use crate::openings::Openings;
+use crate::openings::{Openings, Reference};
 use crate::store;
+
+/// What is left of an opening between the two messages.
+pub(crate) struct Waiting {
+    state: WaitForFundingCreated,
+    reference: Reference,
+}
 
 /// From `open_channel` to `accept_channel`.  Nothing is asked of the signer or the disk before
 /// the policy has accepted.
@@ -23,7 +29,7 @@ pub(crate) async fn answer_open_channel(
     peer: PublicKey,
     features: NegotiatedFeatures,
     message: Box<OpenChannel>,
-) -> Result<(AcceptChannel, WaitForFundingCreated), Failure> {
+) -> Result<(AcceptChannel, Waiting), Failure> {
     let temporary_channel_id = message.common_fields.temporary_channel_id;
     let context = Arc::new(openings.context(&peer, &features).await?);
     let state = fundee::open_channel(message, context)?;
@@ -42,26 +48,27 @@ pub(crate) async fn answer_open_channel(
     let state = state.terms(&terms)?;
 
     let reference = openings.reference(peer).await?;
-    let signer = Signer::open(&*openings.node.hsm, reference, deadlines.signer).await?;
-    Ok(state.keys(signer.local_keys().await?))
+    let signer = Signer::open(&*openings.node.hsm, reference.name(), deadlines.signer).await?;
+    let (message, state) = state.keys(signer.local_keys().await?);
+    Ok((message, Waiting { state, reference }))
 }
 
 /// From `funding_created` to `funding_signed`, which comes out only of a saved channel.
 pub(crate) async fn answer_funding_created(
     openings: Arc<Openings>,
     gate: Arc<Gate>,
-    state: WaitForFundingCreated,
+    Waiting { state, reference }: Waiting,
     message: FundingCreated,
 ) -> Result<(Arc<Opened>, FundingSigned), Failure> {
-    let reference = state.reference();
     let state = state.funding_created(&message)?;
     let claim = openings.claim(state.channel_id())?;
 
     let deadlines = openings.node.deadlines;
-    let signer = Signer::open(&*openings.node.hsm, reference, deadlines.signer).await?;
+    let signer = Signer::open(&*openings.node.hsm, reference.name(), deadlines.signer).await?;
     signer.setup(state.setup()).await?;
     signer.validate(&state.local_commitment(), state.remote_signature()).await?;
     let state = state.validated();
+    reference.signing();
     let signature = signer.sign(&state.remote_commitment()).await?;
     let held = state.signature(signature);
 

@@ -21,7 +21,7 @@ pub(crate) async fn open_channel(
     let state = funder::offer(ask, context)?;
 
     let reference = openings.reference(line.peer()).await?;
-    let signer = Signer::open(&*openings.node.hsm, reference, deadlines.signer).await?;
+    let signer = Signer::open(&*openings.node.hsm, reference.name(), deadlines.signer).await?;
     let (message, state) = state.keys(signer.local_keys().await?, line.temporary_channel_id());
     line.open_channel(&message)?;
 
@@ -35,6 +35,7 @@ pub(crate) async fn open_channel(
     line.identified(state.channel_id())?;
 
     signer.setup(state.setup()).await?;
+    reference.signing();
     let signature = signer.sign(&state.remote_commitment()).await?;
     let (message, state) = state.signature(signature);
     line.funding_created(&message)?;

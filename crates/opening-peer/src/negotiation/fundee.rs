@@ -148,11 +148,6 @@ pub(super) fn channel_id(outpoint: OutPoint) -> Result<ChannelId, NegotiationErr
 }
 
 impl WaitForFundingCreated {
-    /// Under which name the signer knows the channel.
-    pub fn reference(&self) -> ChannelRef {
-        self.reference
-    }
-
     /// Checks the peer's signature on our first commitment (B2-FC-R-01).
     pub fn funding_created(
         self,

@@ -15,11 +15,11 @@ use super::channels::Channels;
 use super::ours::Ours;
 use super::theirs::Theirs;
 use super::{Command, Key};
+use crate::driver::fundee::Waiting;
 use crate::event::{Event, Failed};
 use crate::failure::{Failure, Stage};
 use crate::funding::FundingError;
 use crate::message::encode;
-use crate::negotiation::fundee::WaitForFundingCreated;
 use crate::negotiation::{BroadcastPermit, Opened};
 use crate::openings::Openings;
 use crate::transport::{Reader, Writer};
@@ -33,7 +33,7 @@ pub(crate) enum Report {
     /// A funder's.
     Ours { key: Key, report: OurReport },
     /// A fundee has decided about an offer.
-    Answered { key: Key, answer: Result<Box<(AcceptChannel, WaitForFundingCreated)>, Failure> },
+    Answered { key: Key, answer: Result<Box<(AcceptChannel, Waiting)>, Failure> },
     /// A fundee has signed and saved, or failed to.
     Signed { key: Key, signed: Result<(Arc<Opened>, FundingSigned), Failure> },
     /// The signer gave the second point of an opened channel.

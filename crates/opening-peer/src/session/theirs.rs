@@ -12,12 +12,11 @@ use tokio::time::Instant;
 
 use super::Key;
 use super::task::{Report, Task};
-use crate::driver::fundee;
+use crate::driver::fundee::{self, Waiting};
 use crate::driver::gate::Gate;
 use crate::event::{Event, Failed};
 use crate::failure::{Failure, Stage};
 use crate::negotiation::Opened;
-use crate::negotiation::fundee::WaitForFundingCreated;
 use crate::openings::Slot;
 
 /// Pending inbound openings, by their key and by the peer's id for them.
@@ -38,7 +37,7 @@ enum State {
     /// Policy and signer are at work on the offer.
     Deciding,
     /// `accept_channel` is out, and until then the peer has time.
-    Waiting(Box<WaitForFundingCreated>, Instant),
+    Waiting(Box<Waiting>, Instant),
     /// The signer, then the store, is at work on the channel.
     Signing(Arc<Gate>),
 }
@@ -113,7 +112,7 @@ impl Task {
     pub(super) fn on_answered(
         &mut self,
         key: Key,
-        answer: Result<Box<(AcceptChannel, WaitForFundingCreated)>, Failure>,
+        answer: Result<Box<(AcceptChannel, Waiting)>, Failure>,
     ) {
         // Ended meanwhile.
         let Some(entry) = self.theirs.entries.get_mut(&key) else { return };

@@ -6,7 +6,6 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use async_trait::async_trait;
 use bitcoin::absolute::LockTime;
 use bitcoin::hashes::Hash;
 use bitcoin::secp256k1::{PublicKey, Secp256k1, SecretKey};
@@ -18,7 +17,7 @@ use lightning::ln::types::ChannelId;
 use opening_core::{FeeratePerKw, FeerateRange, FundingOutput, Limits, MilliSatoshi};
 use opening_peer::funding::FundingTransaction;
 use opening_peer::negotiation::ready::Confirmation;
-use opening_peer::node::{AcceptWithin, Bounds, Entropy, Events, OpeningOnly, SystemEntropy};
+use opening_peer::node::{AcceptWithin, Bounds, Events, OpeningOnly, SystemEntropy};
 use opening_peer::store::MemoryStore;
 use opening_peer::transport::in_memory_pair;
 use opening_peer::{Ask, Capacity, Deadlines, Event, Node, Opened, Openings, Session};
