@@ -169,7 +169,7 @@ fn two_nodes_open_a_channel_and_use_it() {
         assert_eq!(channels[0]["funding_vout"], 0);
     }
     funder.ask_ok(json!({"cmd": "stop"}));
-    assert!(funder.wait().success());
+    assert!(funder.process.wait().unwrap().success(), "stop ends it with stdin still open");
     assert!(fundee.wait().success(), "the end of stdin is a stop");
 }
 
@@ -192,8 +192,8 @@ fn refusals_cancels_and_nonsense_are_answered_with_codes() {
     let mut wrong = transaction(&needed);
     wrong.output[0].value = Amount::from_sat(19_999);
     let raw = consensus::encode::serialize_hex(&wrong);
-    let answer = funder
-        .ask(json!({"cmd": "funding_tx", "temporary_channel_id": temporary_id, "tx": raw}));
+    let answer =
+        funder.ask(json!({"cmd": "funding_tx", "temporary_channel_id": temporary_id, "tx": raw}));
     assert_eq!(answer["code"], "no-funding-output");
     funder.ask_ok(json!({"cmd": "cancel", "temporary_channel_id": temporary_id}));
     assert_eq!(funder.event("failed")["code"], "cancelled");

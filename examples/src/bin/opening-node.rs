@@ -29,16 +29,21 @@ fn main() -> ExitCode {
         report(panic);
         std::process::exit(101);
     }));
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-    match runtime.map(|runtime| runtime.block_on(run(options))) {
-        Ok(Ok(())) => ExitCode::SUCCESS,
-        Ok(Err(error)) => {
-            eprintln!("opening-node: {error}");
-            ExitCode::from(error.exit_code())
-        }
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
         Err(error) => {
             eprintln!("opening-node: {error}");
-            ExitCode::FAILURE
+            return ExitCode::FAILURE;
+        }
+    };
+    let done = runtime.block_on(run(options));
+    // Not waited for: its thread that reads stdin waits for a line that may never come.
+    runtime.shutdown_background();
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("opening-node: {error}");
+            ExitCode::from(error.exit_code())
         }
     }
 }
