@@ -9,13 +9,11 @@ use bitcoin::secp256k1::{PublicKey, Secp256k1, SecretKey};
 use bitcoin::{FeeRate, Network, Transaction};
 use opening_core::{FeeratePerKw, FeerateRange, Limits};
 use opening_peer::negotiation::ready::{Confirmation, Ready};
-use opening_peer::node::{AcceptWithin, Bounds, Events, OpeningOnly, SystemEntropy};
+use opening_peer::node::{AcceptWithin, Bounds, Events};
 use opening_peer::store::MemoryStore;
 use opening_peer::transport::bolt8::EphemeralKey;
 use opening_peer::transport::tcp;
-use opening_peer::{
-    Ask, Capacity, Deadlines, Event, Failed, FundingTransaction, Node, Opened, Openings, Session,
-};
+use opening_peer::{Ask, Event, Failed, FundingTransaction, Node, Opened, Openings, Session};
 use opening_signer::{CommitmentRequest, Hsm, HsmSecret, LocalHsm};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -156,18 +154,13 @@ impl OurNode {
         let recorder = Arc::new(Recorder::default());
         let feerates = FeerateRange { min: FeeratePerKw::FLOOR, max: FeeratePerKw::new(25_000) };
         let hsm = Arc::new(LocalHsm::blind(&hsm_secret));
-        let node = Node {
-            network: Network::Regtest,
-            features: opening_peer::session::default_features(),
-            hsm: hsm.clone(),
-            policy: Arc::new(AcceptWithin(Bounds { limits, feerates: Some(feerates) })),
-            store: Arc::new(MemoryStore::default()),
-            events: recorder.clone(),
-            entropy: Arc::new(SystemEntropy),
-            rest: Arc::new(OpeningOnly),
-            capacity: Capacity::default(),
-            deadlines: Deadlines::default(),
-        };
+        let node = Node::new(
+            Network::Regtest,
+            hsm.clone(),
+            Arc::new(AcceptWithin(Bounds { limits, feerates: Some(feerates) })),
+            Arc::new(MemoryStore::default()),
+            recorder.clone(),
+        );
         let openings = Openings::new(node, []);
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;

@@ -30,6 +30,8 @@ pub enum Stage {
     Signature,
     /// Funder: `funding_created` is out.
     FundingSigned,
+    /// Funder: `funding_signed` is here; its signature is checked, here and by the signer.
+    Validation,
     /// Fundee: the policy, then the signer, is at work on an offer.
     Decision,
     /// Fundee: `accept_channel` is out.
@@ -55,6 +57,7 @@ impl Stage {
             Self::Funding => "funding",
             Self::Signature => "signature",
             Self::FundingSigned => "funding-signed",
+            Self::Validation => "validation",
             Self::Decision => "decision",
             Self::FundingCreated => "funding-created",
             Self::Commitments => "commitments",
@@ -74,6 +77,7 @@ impl fmt::Display for Stage {
             Self::Funding => "accepted, waiting for the funding transaction",
             Self::Signature => "asking the signer for a signature",
             Self::FundingSigned => "funding transaction named, waiting for funding_signed",
+            Self::Validation => "checking the peer's signature",
             Self::Decision => "deciding about an offer",
             Self::FundingCreated => "accepted, waiting for funding_created",
             Self::Commitments => "asking the signer about both commitments",

@@ -101,6 +101,12 @@ pub trait Events: Send + Sync + 'static {
     fn event(&self, peer: &PublicKey, event: Event);
 }
 
+impl<F: Fn(&PublicKey, Event) + Send + Sync + 'static> Events for F {
+    fn event(&self, peer: &PublicKey, event: Event) {
+        self(peer, event);
+    }
+}
+
 /// Randomness for ids and aliases; injected, so that a run can be repeated exactly.
 pub trait Entropy: Send + Sync + 'static {
     /// 32 unguessable bytes.

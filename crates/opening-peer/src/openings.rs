@@ -19,7 +19,8 @@ use tokio::time::Instant;
 
 use crate::failure::Failure;
 use crate::negotiation::Context;
-use crate::node::{Entropy, Events, Policy, RestOfNode};
+use crate::node::{Entropy, Events, OpeningOnly, Policy, RestOfNode, SystemEntropy};
+use crate::session::default_features;
 use crate::store::{ChannelStore, StoreError};
 
 /// How many inbound openings may be pending, counted when `open_channel` is received.
@@ -89,6 +90,30 @@ pub struct Node {
     pub capacity: Capacity,
     /// How long each party may take.
     pub deadlines: Deadlines,
+}
+
+impl Node {
+    /// A node that does nothing but open channels, with the defaults of everything else.
+    pub fn new(
+        network: Network,
+        hsm: Arc<dyn Hsm>,
+        policy: Arc<dyn Policy>,
+        store: Arc<dyn ChannelStore>,
+        events: Arc<dyn Events>,
+    ) -> Self {
+        Self {
+            network,
+            features: default_features(),
+            hsm,
+            policy,
+            store,
+            events,
+            entropy: Arc::new(SystemEntropy),
+            rest: Arc::new(OpeningOnly),
+            capacity: Capacity::default(),
+            deadlines: Deadlines::default(),
+        }
+    }
 }
 
 /// Shared by all sessions of a node.

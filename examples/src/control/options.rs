@@ -11,9 +11,9 @@ use bitcoin::secp256k1::SecretKey;
 use clap::Parser;
 use lightning::util::ser::Writeable;
 use opening_core::{FeeratePerKw, FeerateRange, Limits};
-use opening_peer::node::{AcceptWithin, Bounds, Entropy, OpeningOnly, SystemEntropy};
+use opening_peer::node::{AcceptWithin, Bounds, Entropy, SystemEntropy};
 use opening_peer::store::{ChannelStore, KvChannelStore, MemoryStore, StoreError};
-use opening_peer::{Capacity, Deadlines, Node, Opened, Openings};
+use opening_peer::{Capacity, Node, Opened, Openings};
 use opening_signer::{ChannelSecrets, HsmSecret, LocalHsm};
 use serde_json::json;
 use tokio::net::TcpListener;
@@ -161,21 +161,15 @@ impl Options {
             None => LocalHsm::blind(&hsm_secret),
         };
         let reporter = Arc::new(Reporter::new(output.clone(), restored.clone()));
+        let policy = AcceptWithin(bounds(self.network, self.minimum_depth));
+        let (hsm, policy) = (Arc::new(hsm), Arc::new(policy));
         let node = Node {
-            network: self.network,
-            features: opening_peer::session::default_features(),
-            hsm: Arc::new(hsm),
-            policy: Arc::new(AcceptWithin(bounds(self.network, self.minimum_depth))),
-            store,
-            events: reporter.clone(),
-            entropy: Arc::new(SystemEntropy),
-            rest: Arc::new(OpeningOnly),
             capacity: Capacity {
                 pending_per_peer: self.pending_per_peer,
                 pending_in_all: self.pending_total,
                 opens_per_second: self.opens_per_second.or(default_rate(self.network)),
             },
-            deadlines: Deadlines::default(),
+            ..Node::new(self.network, hsm, policy, store, reporter.clone())
         };
         let openings = Openings::new(node, restored.iter().map(|opened| opened.channel_id));
         let listener = TcpListener::bind(self.listen)

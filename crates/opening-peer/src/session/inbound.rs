@@ -133,13 +133,13 @@ impl Task {
             rest.message(&self.peer, bytes);
             return Flow::Continue;
         }
-        if is_about_a_channel(type_number) {
-            if let Some(id) = channel_id_of(bytes) {
-                self.on_other_channel(id, bytes);
-                return Flow::Continue;
-            }
+        if is_about_a_channel(type_number)
+            && let Some(id) = channel_id_of(bytes)
+        {
+            self.on_other_channel(id, bytes);
+            return Flow::Continue;
         }
-        if type_number % 2 == 0 {
+        if type_number.is_multiple_of(2) {
             // B1-MSG-R-02.
             Flow::Close(format!("the peer sent a message of unknown even type {type_number}"))
         } else {

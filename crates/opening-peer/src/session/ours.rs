@@ -101,6 +101,7 @@ impl Task {
         };
         self.ours.by_id.insert(temporary_channel_id, key);
         self.ours.entries.insert(key, entry);
+        self.progress(Role::Funder, temporary_channel_id, None, Stage::Keys);
         let mut line = Line {
             key,
             peer: self.peer,
@@ -221,7 +222,7 @@ impl Task {
     pub(super) fn on_funding_signed(&mut self, message: FundingSigned) {
         let id = message.channel_id;
         let inbound = Inbound::FundingSigned(message);
-        self.hand_to_ours(id, "funding_signed", Stage::FundingSigned, Stage::Save, inbound);
+        self.hand_to_ours(id, "funding_signed", Stage::FundingSigned, Stage::Validation, inbound);
     }
 
     /// Hands a message to the driver that waits for it; in any other stage it ends the opening.
@@ -245,8 +246,12 @@ impl Task {
             return self.interrupt_ours(key, Failure::OutOfOrder { message, stage });
         }
         entry.stage = next;
+        let (temporary_id, channel_id) = (entry.temporary_channel_id, entry.channel_id);
         // A driver that is gone has reported why.
         let _ = entry.inbox.send(inbound);
+        if next == Stage::Validation {
+            self.progress(Role::Funder, temporary_id, channel_id, next);
+        }
     }
 
     /// Keeps a `channel_ready` that comes while we are still saving.  `false` if it is not for
@@ -255,7 +260,8 @@ impl Task {
         let Some(key) = self.ours.key(&message.channel_id) else { return false };
         let Some(entry) = self.ours.entries.get_mut(&key) else { return false };
         let stage = entry.stage;
-        if stage == Stage::Save && entry.channel_id == Some(message.channel_id) {
+        let is_signed = matches!(stage, Stage::Validation | Stage::Save);
+        if is_signed && entry.channel_id == Some(message.channel_id) {
             entry.early_channel_ready = Some(message.clone());
         } else {
             self.interrupt_ours(key, Failure::OutOfOrder { message: "channel_ready", stage });

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
+use bitcoin::OutPoint;
 use futures::FutureExt;
 use lightning::ln::msgs::{AcceptChannel, FundingCreated, FundingSigned, OpenChannel};
 use lightning::ln::types::ChannelId;
@@ -28,6 +29,8 @@ pub(super) struct Theirs {
 
 struct Entry {
     temporary_channel_id: ChannelId,
+    /// Once `funding_created` has named the outpoint.
+    channel_id: Option<ChannelId>,
     state: State,
     /// Given back with the entry.
     _slot: Slot,
@@ -81,7 +84,12 @@ impl Task {
             Err(failure) => return self.turn_away(id, failure),
         };
         let key = self.next_key();
-        let entry = Entry { temporary_channel_id: id, state: State::Deciding, _slot: slot };
+        let entry = Entry {
+            temporary_channel_id: id,
+            channel_id: None,
+            state: State::Deciding,
+            _slot: slot,
+        };
         self.theirs.by_id.insert(id, key);
         self.theirs.entries.insert(key, entry);
         self.progress(Role::Fundee, id, None, Stage::Decision);
@@ -145,8 +153,14 @@ impl Task {
                 return self.interrupt_theirs(key, Failure::OutOfOrder { message, stage });
             }
         };
+        entry.channel_id = opening_core::channel_id(OutPoint {
+            txid: message.funding_txid,
+            vout: message.funding_output_index.into(),
+        })
+        .map(ChannelId);
+        let channel_id = entry.channel_id;
         self.deadlines.remove(&(deadline, key));
-        self.progress(Role::Fundee, id, None, Stage::Commitments);
+        self.progress(Role::Fundee, id, channel_id, Stage::Commitments);
 
         let (openings, reports) = (self.openings.clone(), self.reports.clone());
         tokio::spawn(async move {
@@ -198,7 +212,7 @@ impl Task {
         let failed = Failed {
             role: Role::Fundee,
             temporary_channel_id: id,
-            channel_id: None,
+            channel_id: entry.channel_id,
             stage: entry.stage(),
             failure: Arc::new(failure),
         };

@@ -17,10 +17,10 @@ use lightning::ln::types::ChannelId;
 use opening_core::{FeeratePerKw, FeerateRange, FundingOutput, Limits, MilliSatoshi};
 use opening_peer::funding::FundingTransaction;
 use opening_peer::negotiation::ready::Confirmation;
-use opening_peer::node::{AcceptWithin, Bounds, Events, OpeningOnly, SystemEntropy};
+use opening_peer::node::{AcceptWithin, Bounds, Events};
 use opening_peer::store::MemoryStore;
 use opening_peer::transport::in_memory_pair;
-use opening_peer::{Ask, Capacity, Deadlines, Event, Node, Opened, Openings, Session};
+use opening_peer::{Ask, Capacity, Event, Node, Opened, Openings, Session};
 use opening_signer::{HsmSecret, LocalHsm};
 use tokio::sync::Notify;
 
@@ -106,16 +106,14 @@ pub fn regtest_bounds() -> Bounds {
 pub fn node(secret: u8) -> (Node, Arc<Seen>) {
     let seen = Arc::new(Seen::default());
     let node = Node {
-        network: Network::Regtest,
-        features: opening_peer::session::default_features(),
-        hsm: Arc::new(LocalHsm::blind(&HsmSecret::new([secret; 32]))),
-        policy: Arc::new(AcceptWithin(regtest_bounds())),
-        store: Arc::new(MemoryStore::default()),
-        events: seen.clone(),
-        entropy: Arc::new(SystemEntropy),
-        rest: Arc::new(OpeningOnly),
         capacity: Capacity { opens_per_second: None, ..Capacity::default() },
-        deadlines: Deadlines::default(),
+        ..Node::new(
+            Network::Regtest,
+            Arc::new(LocalHsm::blind(&HsmSecret::new([secret; 32]))),
+            Arc::new(AcceptWithin(regtest_bounds())),
+            Arc::new(MemoryStore::default()),
+            seen.clone(),
+        )
     };
     (node, seen)
 }
