@@ -78,8 +78,8 @@ impl FeeratePerKw {
     /// The fee for `weight`, rounded down as BOLT 3 asks (B3-FEE-B-01); `None` on overflow.
     // `bitcoin::FeeRate` rounds up: the difference of one satoshi would break every signature.
     pub fn fee(self, weight: Weight) -> Option<Amount> {
-        let millionths = u64::from(self.0).checked_mul(weight.to_wu())?;
-        Some(Amount::from_sat(millionths / 1000))
+        let thousandths = u64::from(self.0).checked_mul(weight.to_wu())?;
+        Some(Amount::from_sat(thousandths / 1000))
     }
 }
 

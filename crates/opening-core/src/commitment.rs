@@ -1,5 +1,11 @@
 //! The first commitment transactions of both sides (BOLT 3).
 //!
+//! ```text
+//! funding output --> commitment --> to_local     the owner's balance, delayed
+//!                                   to_remote    the counterparty's balance
+//!                                   anchor × 2   330 sat, one for each balance that is there
+//! ```
+//!
 //! A first commitment has no HTLCs: two balances, two anchors at most.  What BOLT 3 calls local
 //! and remote *in a transaction* is here its owner and the owner's counterparty, because this
 //! node builds both transactions.
@@ -8,24 +14,17 @@ use alloc::vec::Vec;
 
 use bitcoin::absolute::LockTime;
 use bitcoin::hashes::{Hash, HashEngine, sha256};
-use bitcoin::opcodes::all::{
-    OP_CHECKSIG, OP_CHECKSIGVERIFY, OP_CSV, OP_DROP, OP_ELSE, OP_ENDIF, OP_IF, OP_IFDUP, OP_NOTIF,
-    OP_PUSHNUM_1, OP_PUSHNUM_16,
-};
-use bitcoin::script::Builder;
 use bitcoin::secp256k1::{self, Message, PublicKey, Secp256k1, ecdsa::Signature};
 use bitcoin::sighash::{EcdsaSighashType, SighashCache};
 use bitcoin::transaction::Version;
-use bitcoin::{
-    Amount, OutPoint, ScriptBuf, Sequence, Transaction, TxIn, TxOut, Weight, Witness,
-    WitnessProgram,
-};
+use bitcoin::{Amount, OutPoint, ScriptBuf, Sequence, Transaction, TxIn, TxOut, Weight, Witness};
 
-use crate::amount::{FeeratePerKw, MilliSatoshi};
+use crate::amount::{FeeratePerKw, MAX_MILLISATOSHIS, MilliSatoshi};
 use crate::channel_type::{ChannelType, CommitmentFormat};
 use crate::config::ChannelConfig;
 use crate::funding::funding_witness_script;
 use crate::keys::{ChannelKeys, derive_public_key, derive_revocation_public_key};
+use crate::scripts::{anchor_script, to_local_script, to_remote_script_pubkey};
 use crate::side::Side;
 
 /// Satoshis of each anchor output (B3-OUT-B-08).
@@ -71,6 +70,12 @@ pub struct ChannelParameters {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum CommitmentError {
+    /// More than there will ever be (B1-TYP-B-03): no transaction can hold it.
+    #[error("funding_satoshis {funding_satoshis} exceeds 21 million bitcoin")]
+    FundingAboveSupply {
+        /// What the funding output would hold.
+        funding_satoshis: Amount,
+    },
     /// More is pushed than there is.
     #[error("push_msat {push_msat} exceeds funding_satoshis {funding_satoshis}")]
     PushExceedsFunding {
@@ -96,8 +101,8 @@ pub enum CommitmentError {
     /// A number beyond 2^48 − 1 (B3-SEC-B-03).
     #[error("commitment number {0} is beyond 2^48 - 1")]
     NumberTooLarge(u64),
-    /// A derived key is the point at infinity.
-    #[error("a derived key is not a curve point")]
+    /// A key that BOLT 3 derives does not exist; nobody knows parameters that lead here.
+    #[error("a derived key does not exist")]
     Key(#[cfg_attr(feature = "std", source)] secp256k1::Error),
 }
 
@@ -138,8 +143,11 @@ impl Balances {
         push_msat: MilliSatoshi,
         cost: Amount,
     ) -> Result<Self, CommitmentError> {
-        let kept = MilliSatoshi::from_amount(funding_satoshis)
-            .and_then(|all| all.checked_sub(push_msat))
+        let all = MilliSatoshi::from_amount(funding_satoshis)
+            .filter(|all| *all <= MAX_MILLISATOSHIS)
+            .ok_or(CommitmentError::FundingAboveSupply { funding_satoshis })?;
+        let kept = all
+            .checked_sub(push_msat)
             .ok_or(CommitmentError::PushExceedsFunding { push_msat, funding_satoshis })?;
         let available = kept.to_amount_floor();
         let opener = available
@@ -175,6 +183,18 @@ impl ChannelParameters {
             Side::Local => &self.local,
             Side::Remote => &self.remote,
         }
+    }
+
+    /// Blocks by which `side`'s own `to_local` is delayed: what the other side asked for
+    /// (B2-OPEN-B-04).
+    pub const fn to_self_delay_of(&self, side: Side) -> u16 {
+        self.party(side.other()).config.to_self_delay
+    }
+
+    /// Satoshis that `side` must always keep in the channel: what the other side asked for
+    /// (B2-OPEN-B-03).
+    pub const fn channel_reserve_of(&self, side: Side) -> Amount {
+        self.party(side.other()).config.channel_reserve_satoshis
     }
 
     /// The first commitment transaction of `owner`.
@@ -257,42 +277,51 @@ impl ChannelParameters {
             (balances.accepter, balances.opener)
         };
         let (own, counter) = (self.party(owner), self.party(owner.other()));
-        let dust_limit = own.config.dust_limit_satoshis;
+        let dust_limit_satoshis = own.config.dust_limit_satoshis;
 
+        // A trimmed balance costs no curve arithmetic: a fundee without a push owns no `to_local`.
         let mut outputs = Vec::with_capacity(4);
-        if to_local >= dust_limit {
-            let revocation_pubkey = derive_revocation_public_key(
-                secp,
-                &counter.keys.revocation_basepoint,
-                per_commitment_point,
-            );
-            let delayed_pubkey =
-                derive_public_key(secp, &own.keys.delayed_payment_basepoint, per_commitment_point);
-            let script = to_local_script(
-                &revocation_pubkey.map_err(CommitmentError::Key)?,
-                // The delay that binds the owner is the one the counterparty asked for.
-                counter.config.to_self_delay,
-                &delayed_pubkey.map_err(CommitmentError::Key)?,
-            );
-            outputs
-                .push((Kind::ToLocal, TxOut { value: to_local, script_pubkey: script.to_p2wsh() }));
+        if to_local >= dust_limit_satoshis {
+            let script = self.to_local_script(secp, owner, per_commitment_point)?;
+            let script_pubkey = script.to_p2wsh();
+            outputs.push((Kind::ToLocal, TxOut { value: to_local, script_pubkey }));
             outputs.extend(anchor(format, &own.keys.funding_pubkey));
         }
-        if to_remote >= dust_limit {
+        if to_remote >= dust_limit_satoshis {
             let script_pubkey = to_remote_script_pubkey(format, &counter.keys.payment_basepoint);
             outputs.push((Kind::ToRemote, TxOut { value: to_remote, script_pubkey }));
             outputs.extend(anchor(format, &counter.keys.funding_pubkey));
         }
         if outputs.is_empty() {
-            return Err(CommitmentError::NoOutputs { dust_limit_satoshis: dust_limit });
+            return Err(CommitmentError::NoOutputs { dust_limit_satoshis });
         }
         outputs.sort_by(|(_, one), (_, other)| {
             (one.value, &one.script_pubkey).cmp(&(other.value, &other.script_pubkey))
         });
         Ok(outputs)
     }
+
+    /// Both keys of `to_local` come from the owner's point; the revocation key's basepoint is the
+    /// counterparty's (B3-KEY-B-02, B3-KEY-B-07).
+    fn to_local_script<C: secp256k1::Verification>(
+        &self,
+        secp: &Secp256k1<C>,
+        owner: Side,
+        per_commitment_point: &PublicKey,
+    ) -> Result<ScriptBuf, CommitmentError> {
+        let (own, counter) = (&self.party(owner).keys, &self.party(owner.other()).keys);
+        let revocation_pubkey =
+            derive_revocation_public_key(secp, &counter.revocation_basepoint, per_commitment_point)
+                .map_err(CommitmentError::Key)?;
+        let delayed_pubkey =
+            derive_public_key(secp, &own.delayed_payment_basepoint, per_commitment_point)
+                .map_err(CommitmentError::Key)?;
+        let to_self_delay = self.to_self_delay_of(owner);
+        Ok(to_local_script(&revocation_pubkey, to_self_delay, &delayed_pubkey))
+    }
 }
 
+/// Which output, so that it is found again after sorting.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
     ToLocal,
@@ -300,64 +329,12 @@ enum Kind {
     Anchor,
 }
 
+/// Goes with each balance that is there; without HTLCs nothing else brings one (B3-OUT-B-06).
 fn anchor(format: CommitmentFormat, funding_pubkey: &PublicKey) -> Option<(Kind, TxOut)> {
     (format == CommitmentFormat::Anchors).then(|| {
         let script_pubkey = anchor_script(funding_pubkey).to_p2wsh();
         (Kind::Anchor, TxOut { value: ANCHOR_VALUE, script_pubkey })
     })
-}
-
-/// The witness script of `to_local` (B3-OUT-B-03).
-pub fn to_local_script(
-    revocation_pubkey: &PublicKey,
-    to_self_delay: u16,
-    delayed_pubkey: &PublicKey,
-) -> ScriptBuf {
-    Builder::new()
-        .push_opcode(OP_IF)
-        .push_slice(revocation_pubkey.serialize())
-        .push_opcode(OP_ELSE)
-        .push_int(i64::from(to_self_delay))
-        .push_opcode(OP_CSV)
-        .push_opcode(OP_DROP)
-        .push_slice(delayed_pubkey.serialize())
-        .push_opcode(OP_ENDIF)
-        .push_opcode(OP_CHECKSIG)
-        .into_script()
-}
-
-/// The witness script of `to_remote` where there are anchors (B3-OUT-B-04).
-fn to_remote_anchors_script(payment_pubkey: &PublicKey) -> ScriptBuf {
-    Builder::new()
-        .push_slice(payment_pubkey.serialize())
-        .push_opcode(OP_CHECKSIGVERIFY)
-        .push_opcode(OP_PUSHNUM_1)
-        .push_opcode(OP_CSV)
-        .into_script()
-}
-
-/// The script of `to_remote` (B3-OUT-B-04, B3-OUT-B-05).
-fn to_remote_script_pubkey(format: CommitmentFormat, payment_pubkey: &PublicKey) -> ScriptBuf {
-    match format {
-        CommitmentFormat::Anchors => to_remote_anchors_script(payment_pubkey).to_p2wsh(),
-        CommitmentFormat::StaticRemotekey => {
-            let key = bitcoin::CompressedPublicKey(*payment_pubkey);
-            ScriptBuf::new_witness_program(&WitnessProgram::p2wpkh(&key))
-        }
-    }
-}
-
-/// The witness script of an anchor (B3-OUT-B-07).
-fn anchor_script(funding_pubkey: &PublicKey) -> ScriptBuf {
-    Builder::new()
-        .push_slice(funding_pubkey.serialize())
-        .push_opcode(OP_CHECKSIG)
-        .push_opcode(OP_IFDUP)
-        .push_opcode(OP_NOTIF)
-        .push_opcode(OP_PUSHNUM_16)
-        .push_opcode(OP_CSV)
-        .push_opcode(OP_ENDIF)
-        .into_script()
 }
 
 /// What is needed to punish the owner of a revoked commitment without keeping all of it: the
@@ -405,7 +382,8 @@ impl Commitment {
         signature: &Signature,
         funding_pubkey: &PublicKey,
     ) -> bool {
-        // libsecp256k1 takes only low-S signatures for valid.
+        // libsecp256k1 itself takes no signature with a high S for valid, well-formed or not; were
+        // one accepted, Bitcoin nodes would not relay the transaction that carries it.
         secp.verify_ecdsa(&self.sighash(), signature, funding_pubkey).is_ok()
     }
 

@@ -1,7 +1,8 @@
 //! Public keys of a channel and what BOLT 3 derives from them.
 //!
 //! The derivations of secrets stand beside those of the keys, so that a signer and the
-//! transaction builder read from one page.
+//! transaction builder read from one page.  Secrets are returned plain: whoever calls guards and
+//! erases them.
 
 use bitcoin::hashes::{Hash, HashEngine, sha256};
 use bitcoin::secp256k1::{self, PublicKey, Scalar, Secp256k1, SecretKey};
@@ -21,23 +22,25 @@ pub struct ChannelKeys {
     pub htlc_basepoint: PublicKey,
 }
 
-fn hash_of_points(first: &PublicKey, second: &PublicKey) -> Scalar {
+/// Fails for a hash beyond the curve order, about one in 2^128.
+fn hash_of_points(first: &PublicKey, second: &PublicKey) -> Result<Scalar, secp256k1::Error> {
     let mut engine = sha256::Hash::engine();
     engine.input(&first.serialize());
     engine.input(&second.serialize());
     let hash = sha256::Hash::from_engine(engine).to_byte_array();
-    Scalar::from_be_bytes(hash).expect("a SHA-256 beyond the curve order has never been seen")
+    Scalar::from_be_bytes(hash).map_err(|_| secp256k1::Error::InvalidTweak)
 }
 
 /// `basepoint + SHA256(per_commitment_point ‖ basepoint) × G` (B3-KEY-B-01).
 ///
-/// Fails only where the sum is the point at infinity, which nobody knows how to reach.
+/// Fails only where the hash is no scalar or the sum is the point at infinity; nobody knows how to
+/// reach either.
 pub fn derive_public_key<C: secp256k1::Verification>(
     secp: &Secp256k1<C>,
     basepoint: &PublicKey,
     per_commitment_point: &PublicKey,
 ) -> Result<PublicKey, secp256k1::Error> {
-    basepoint.add_exp_tweak(secp, &hash_of_points(per_commitment_point, basepoint))
+    basepoint.add_exp_tweak(secp, &hash_of_points(per_commitment_point, basepoint)?)
 }
 
 /// `basepoint_secret + SHA256(per_commitment_point ‖ basepoint)` (B3-KEY-B-04).
@@ -47,7 +50,7 @@ pub fn derive_secret_key<C: secp256k1::Signing>(
     per_commitment_point: &PublicKey,
 ) -> Result<SecretKey, secp256k1::Error> {
     let basepoint = basepoint_secret.public_key(secp);
-    basepoint_secret.add_tweak(&hash_of_points(per_commitment_point, &basepoint))
+    basepoint_secret.add_tweak(&hash_of_points(per_commitment_point, &basepoint)?)
 }
 
 /// The key that takes a commitment's `to_local` once its secret is known (B3-KEY-B-07):
@@ -57,8 +60,8 @@ pub fn derive_revocation_public_key<C: secp256k1::Verification>(
     revocation_basepoint: &PublicKey,
     per_commitment_point: &PublicKey,
 ) -> Result<PublicKey, secp256k1::Error> {
-    let base_tweak = hash_of_points(revocation_basepoint, per_commitment_point);
-    let point_tweak = hash_of_points(per_commitment_point, revocation_basepoint);
+    let base_tweak = hash_of_points(revocation_basepoint, per_commitment_point)?;
+    let point_tweak = hash_of_points(per_commitment_point, revocation_basepoint)?;
     let base_part = revocation_basepoint.mul_tweak(secp, &base_tweak)?;
     let point_part = per_commitment_point.mul_tweak(secp, &point_tweak)?;
     base_part.combine(&point_part)
@@ -72,8 +75,8 @@ pub fn derive_revocation_secret_key<C: secp256k1::Signing>(
 ) -> Result<SecretKey, secp256k1::Error> {
     let revocation_basepoint = revocation_basepoint_secret.public_key(secp);
     let per_commitment_point = per_commitment_secret.public_key(secp);
-    let base_tweak = hash_of_points(&revocation_basepoint, &per_commitment_point);
-    let point_tweak = hash_of_points(&per_commitment_point, &revocation_basepoint);
+    let base_tweak = hash_of_points(&revocation_basepoint, &per_commitment_point)?;
+    let point_tweak = hash_of_points(&per_commitment_point, &revocation_basepoint)?;
     let base_part = revocation_basepoint_secret.mul_tweak(&base_tweak)?;
     let point_part = per_commitment_secret.mul_tweak(&point_tweak)?;
     base_part.add_tweak(&Scalar::from(point_part))

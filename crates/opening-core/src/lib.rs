@@ -27,6 +27,7 @@ pub mod proposal;
 pub mod refusal;
 pub mod reserve;
 pub mod rules;
+mod scripts;
 pub mod secrets;
 pub mod short_channel_id;
 pub mod shutdown_script;

@@ -1,6 +1,7 @@
 //! Per-commitment secrets (BOLT 3, "Per-commitment Secret Requirements").
 //!
-//! Seeds and secrets pass through here as plain bytes: whoever calls guards them.
+//! Seeds and secrets pass through here as plain bytes: whoever calls guards and erases them.
+//! No secret of index 0 is ever to be revealed: it is the seed itself.
 
 use bitcoin::hashes::{Hash, sha256};
 

@@ -48,7 +48,10 @@ impl FromStr for ShortChannelId {
     type Err = ParseShortChannelIdError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let mut parts = text.split('x').map(|part| part.parse().ok());
+        // Digits only: `u32::from_str` would take a leading plus sign.
+        let digits = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit());
+        let mut parts =
+            text.split('x').map(|part| digits(part).then(|| part.parse().ok()).flatten());
         let mut next = || parts.next().flatten().ok_or(ParseShortChannelIdError);
         let (block, transaction, output) = (next()?, next()?, next()?);
         if parts.next().is_some() {
@@ -69,7 +72,34 @@ mod tests {
         assert_eq!(id.to_u64(), 0x083a_8400_034d_0001);
         assert_eq!(id.to_string(), "539268x845x1");
         assert_eq!("539268x845x1".parse(), Ok(id));
-        for wrong in ["", "1x2", "1x2x3x4", "16777216x0x0", "0x16777216x0", "0x0x65536", "ax1x1"] {
+        assert_eq!(id.to_u64().to_be_bytes(), [0x08, 0x3a, 0x84, 0, 0x03, 0x4d, 0, 1]);
+        assert_eq!(ShortChannelId::from_u64(0x083a_8400_034d_0001), id);
+    }
+
+    // req: B1-TYP-B-08
+    #[test]
+    fn takes_the_largest_of_each_part_and_nothing_beyond() {
+        let largest = ShortChannelId::new(0xff_ffff, 0xff_ffff, 0xffff).unwrap();
+        assert_eq!(largest.to_u64(), u64::MAX);
+        assert_eq!(largest.to_string(), "16777215x16777215x65535");
+        assert_eq!("16777215x16777215x65535".parse(), Ok(largest));
+        for wrong in [
+            "",
+            "x",
+            "xx",
+            "1x2",
+            "1x2x",
+            "1x2x3x4",
+            "16777216x0x0",
+            "0x16777216x0",
+            "0x0x65536",
+            "ax1x1",
+            "+1x1x1",
+            "-1x1x1",
+            "1x 1x1",
+            "1X1X1",
+            "99999999999x1x1",
+        ] {
             assert_eq!(wrong.parse::<ShortChannelId>(), Err(ParseShortChannelIdError), "{wrong}");
         }
     }
