@@ -1,11 +1,12 @@
 //! A regtest chain in memory, strict about scripts: Bitcoin Core's own consensus code checks
 //! every input.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use bitcoin::absolute::LockTime;
+use bitcoin::absolute::{Height, LockTime, Time};
+use bitcoin::amount::CheckedSum;
 use bitcoin::block::{Header, Version};
 use bitcoin::blockdata::constants::genesis_block;
 use bitcoin::script::Builder;
@@ -29,6 +30,9 @@ const SECONDS_PER_BLOCK: u32 = 600;
 /// Why a transaction is not accepted.
 #[derive(Debug, thiserror::Error)]
 pub enum Rejected {
+    /// It has no inputs, no outputs, or one input twice.
+    #[error("not a well-formed transaction")]
+    Malformed,
     /// An input spends what is not there, or not any more.
     #[error("input {0} is missing or spent")]
     MissingInput(OutPoint),
@@ -106,7 +110,7 @@ impl RegtestChain {
         })
     }
 
-    /// Takes a transaction into the mempool.  One that is there already is fine.
+    /// Takes a transaction into the mempool.  One that is there already, or mined, is fine.
     pub fn broadcast(&self, transaction: &Transaction) -> Result<Txid, Rejected> {
         let txid = self.state().accept(transaction)?;
         self.accepted.send_modify(|accepted| *accepted += 1);
@@ -144,24 +148,19 @@ impl State {
 
     fn accept(&mut self, transaction: &Transaction) -> Result<Txid, Rejected> {
         let txid = transaction.compute_txid();
-        if self.mempool.iter().any(|known| known.compute_txid() == txid) {
+        if self.knows(&txid) {
             return Ok(txid);
         }
-        let next_height = self.height() + 1;
-        if !is_final(transaction.lock_time, next_height) {
+        // The consensus library judges scripts only: all else that Bitcoin asks is asked here.
+        if !is_well_formed(transaction) {
+            return Err(Rejected::Malformed);
+        }
+        if !transaction.is_absolute_timelock_satisfied(self.lock_height(), self.lock_time()) {
             return Err(Rejected::NotFinal);
         }
-        let mut available = Amount::ZERO;
-        for input in &transaction.input {
-            let outpoint = input.previous_output;
-            let coin = self.unspent.get(&outpoint).ok_or(Rejected::MissingInput(outpoint))?;
-            let depth = coin.height.map_or(0, |height| next_height - height);
-            if coin.is_coinbase && depth < COINBASE_MATURITY {
-                return Err(Rejected::ImmatureCoinbase(outpoint));
-            }
-            available += coin.output.value;
-        }
-        if transaction.output.iter().map(|output| output.value).sum::<Amount>() > available {
+        let available = self.spendable(transaction)?;
+        let paid = transaction.output.iter().map(|output| output.value).checked_sum();
+        if paid.is_none_or(|paid| paid > available) {
             return Err(Rejected::Inflation);
         }
         let spent = |outpoint: &OutPoint| Some(self.unspent.get(outpoint)?.output.clone());
@@ -173,6 +172,40 @@ impl State {
         self.add_coins(transaction, None);
         self.mempool.push(transaction.clone());
         Ok(txid)
+    }
+
+    /// Whether it is in the mempool or in a block: a node may well broadcast once more.
+    fn knows(&self, txid: &Txid) -> bool {
+        let mined = self.blocks.iter().flat_map(|block| &block.txdata);
+        self.mempool.iter().chain(mined).any(|known| known.compute_txid() == *txid)
+    }
+
+    /// What the inputs are worth, if the next block may spend them.
+    fn spendable(&self, transaction: &Transaction) -> Result<Amount, Rejected> {
+        let next_height = self.height() + 1;
+        let mut available = Amount::ZERO;
+        for input in &transaction.input {
+            let outpoint = input.previous_output;
+            let coin = self.unspent.get(&outpoint).ok_or(Rejected::MissingInput(outpoint))?;
+            let depth = coin.height.map_or(0, |height| next_height - height);
+            if coin.is_coinbase && depth < COINBASE_MATURITY {
+                return Err(Rejected::ImmatureCoinbase(outpoint));
+            }
+            available += coin.output.value;
+        }
+        Ok(available)
+    }
+
+    fn lock_height(&self) -> Height {
+        Height::from_consensus(self.height()).expect("nobody mines 500 million blocks")
+    }
+
+    /// The median time of the last eleven blocks (BIP 113).
+    fn lock_time(&self) -> Time {
+        let last = &self.blocks[self.blocks.len().saturating_sub(11)..];
+        // Time only grows here, so that the median is in the middle.
+        let median = last[last.len() / 2].header.time;
+        Time::from_consensus(median).expect("regtest begins in 2011")
     }
 
     fn add_coins(&mut self, transaction: &Transaction, height: Option<u32>) {
@@ -198,12 +231,10 @@ impl State {
     }
 }
 
-fn is_final(lock_time: LockTime, next_height: u32) -> bool {
-    match lock_time {
-        LockTime::Blocks(height) => height.to_consensus_u32() < next_height,
-        // BOLT 3's commitments carry a number there that is a time long past.
-        LockTime::Seconds(time) => time.to_consensus_u32() < 0x2100_0000,
-    }
+fn is_well_formed(transaction: &Transaction) -> bool {
+    let mut seen = HashSet::new();
+    let spends_once = transaction.input.iter().all(|input| seen.insert(input.previous_output));
+    spends_once && !transaction.input.is_empty() && !transaction.output.is_empty()
 }
 
 fn coinbase(height: u32, miner: ScriptBuf) -> Transaction {

@@ -318,11 +318,18 @@ fn on_event(shared: &Shared, event: Event) {
             let value = bitcoin::Amount::from_sat(channel_value_satoshis);
             let output = FundingOutput { value, script_pubkey: output_script };
             let feerate = FeeRate::from_sat_per_kwu(FEERATE.into());
-            let transaction = shared
-                .wallet
-                .build(&output, feerate)
-                .and_then(|psbt| shared.wallet.sign(psbt))
-                .expect("the demo's wallet is rich");
+            let paid = shared.wallet.build(&output, feerate);
+            let transaction = match paid.and_then(|psbt| shared.wallet.sign(psbt)) {
+                Ok(transaction) => transaction,
+                Err(error) => {
+                    // The peer is told, and the node goes on.
+                    log::warn!("ldk: {error}");
+                    let text = "cannot fund the channel".to_owned();
+                    let (id, peer) = (&temporary_channel_id, &counterparty_node_id);
+                    let closed = shared.manager.force_close_broadcasting_latest_txn(id, peer, text);
+                    return closed.unwrap_or_else(|error| log::warn!("ldk: {error:?}"));
+                }
+            };
             // LDK broadcasts it itself, when it has the peer's signature.
             let manager = &shared.manager;
             if let Err(error) = manager.funding_transaction_generated(

@@ -16,7 +16,10 @@ const COINS: u32 = 10;
 
 /// A `wpkh` wallet on the embedded chain; clones share it.
 #[derive(Clone)]
-pub struct Wallet(Arc<Mutex<BdkWallet>>);
+pub struct Wallet {
+    keys: Arc<Mutex<BdkWallet>>,
+    chain: RegtestChain,
+}
 
 /// Why the wallet did not pay.
 #[derive(Debug, thiserror::Error)]
@@ -52,13 +55,13 @@ impl Wallet {
         for _ in 0..100 {
             chain.mine();
         }
-        let wallet = Self(Arc::new(Mutex::new(wallet)));
+        let wallet = Self { keys: Arc::new(Mutex::new(wallet)), chain: chain.clone() };
         wallet.sync(chain);
         wallet
     }
 
     fn wallet(&self) -> MutexGuard<'_, BdkWallet> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.keys.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Looks at the blocks that are new since last time.
@@ -73,6 +76,8 @@ impl Wallet {
     /// Builds, unsigned, a transaction that pays `output`: its txid is final, because every input
     /// is a segwit one.
     pub fn build(&self, output: &FundingOutput, feerate: FeeRate) -> Result<Psbt, WalletError> {
+        // The change of earlier transactions is spendable when they are mined.
+        self.sync(&self.chain);
         let mut wallet = self.wallet();
         let mut builder = wallet.build_tx();
         builder

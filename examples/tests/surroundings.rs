@@ -1,6 +1,10 @@
 //! What the other tests stand on: the chain refuses what Bitcoin refuses, the wallet signs what
 //! it built, and LDK opens channels with itself over the same sockets and the same chain.
 
+#![allow(clippy::unwrap_used)]
+
+use std::collections::HashSet;
+
 use bitcoin::absolute::LockTime;
 use bitcoin::opcodes::OP_TRUE;
 use bitcoin::script::Builder;
@@ -96,7 +100,8 @@ fn a_broadcast_transaction_is_in_the_next_block() {
     assert!(chain.find(&txid).is_none(), "not before it is mined");
     assert_eq!(chain.broadcast(&transaction).unwrap(), txid, "once more does no harm");
     let block = chain.mine();
-    assert_eq!(block.txdata[1..], [transaction.clone()]);
+    assert_eq!(block.txdata[1..], *std::slice::from_ref(&transaction));
+    assert_eq!(chain.broadcast(&transaction).unwrap(), txid, "nor when it is mined");
     assert_eq!(chain.find(&txid), Some((transaction, chain.height(), 1)));
 }
 
@@ -138,6 +143,24 @@ fn amounts_do_not_grow() {
     let more = chain.broadcast(&spend(&[coin], SUBSIDY + Amount::ONE_SAT, LockTime::ZERO));
     assert!(matches!(more, Err(Rejected::Inflation)), "{more:?}");
     chain.broadcast(&spend(&[coin], SUBSIDY, LockTime::ZERO)).unwrap();
+}
+
+#[test]
+fn an_input_counts_once() {
+    let chain = RegtestChain::default();
+    let coin = mine_mature_coin(&chain);
+    let twice = chain.broadcast(&spend(&[coin, coin], SUBSIDY * 2, LockTime::ZERO));
+    assert!(matches!(twice, Err(Rejected::Malformed)), "{twice:?}");
+}
+
+#[test]
+fn amounts_beyond_any_are_refused() {
+    let chain = RegtestChain::default();
+    let coin = mine_mature_coin(&chain);
+    let mut transaction = spend(&[coin], Amount::from_sat(u64::MAX), LockTime::ZERO);
+    transaction.output.push(transaction.output[0].clone());
+    let refused = chain.broadcast(&transaction);
+    assert!(matches!(refused, Err(Rejected::Inflation)), "{refused:?}");
 }
 
 #[test]
@@ -185,14 +208,52 @@ fn a_bad_signature_is_refused() {
 }
 
 #[test]
-fn two_fundings_share_no_coin() {
+fn no_two_fundings_share_a_coin() {
     let chain = RegtestChain::default();
     let wallet = Wallet::mined([3; 32], &chain);
-    let first = wallet.build(&funding_output(), feerate()).unwrap();
-    let second = wallet.build(&funding_output(), feerate()).unwrap();
-    // Signed in the other order: neither waits for the other.
-    chain.broadcast(&wallet.sign(second).unwrap()).unwrap();
-    chain.broadcast(&wallet.sign(first).unwrap()).unwrap();
+    // As many as there are coins: the wallet picks at random, and two would rarely collide.
+    let built: Vec<_> =
+        (0..10).map(|_| wallet.build(&funding_output(), feerate()).unwrap()).collect();
+    let coins: HashSet<_> =
+        built.iter().map(|psbt| psbt.unsigned_tx.input[0].previous_output).collect();
+    assert_eq!(coins.len(), built.len());
+    // Signed in the other order: none waits for another.
+    for unsigned in built.into_iter().rev() {
+        chain.broadcast(&wallet.sign(unsigned).unwrap()).unwrap();
+    }
+}
+
+#[test]
+fn the_change_of_mined_fundings_is_spent_again() {
+    let chain = RegtestChain::default();
+    let wallet = Wallet::mined([3; 32], &chain);
+    // More than the wallet has coins.
+    for _ in 0..12 {
+        let unsigned = wallet.build(&funding_output(), feerate()).unwrap();
+        chain.broadcast(&wallet.sign(unsigned).unwrap()).unwrap();
+        chain.mine();
+    }
+}
+
+/// A wallet that cannot pay ends the opening, not the node.
+#[tokio::test]
+async fn ldk_survives_an_empty_wallet() {
+    let chain = RegtestChain::default();
+    let wallet = Wallet::mined([3; 32], &chain);
+    while wallet.build(&funding_output(), feerate()).is_ok() {}
+    let start = |seed| LdkNode::start([seed; 32], chain.clone(), wallet.clone(), Inbound::Accept);
+    let (funder, fundee) = (start(1).await.unwrap(), start(2).await.unwrap());
+    funder.connect(fundee.node_id(), fundee.address()).await.unwrap();
+    for _ in 0..2 {
+        let ask = LdkAsk {
+            funding_satoshis: 1_000_000,
+            push_msat: 0,
+            anchors: true,
+            announce_channel: false,
+        };
+        let id = funder.open_channel(fundee.node_id(), ask).unwrap();
+        assert!(funder.closure_reason(id).await.is_some());
+    }
 }
 
 /// One LDK node opens to another; both have the channel in use after six blocks.
