@@ -110,7 +110,7 @@ async fn we_open_static_remotekey_with_push() {
     we_open(ChannelType::STATIC_REMOTEKEY, 100_000_000).await;
 }
 
-// req: B2-TYPE-B-03, B2-EST-B-04, B2-FS-B-02
+// req: B2-TYPE-B-03, B2-EST-B-04, B2-FS-B-02, B2-OPEN-B-03
 #[tokio::test]
 async fn we_open_anchors() {
     we_open(ChannelType::ANCHORS, 0).await;
@@ -160,4 +160,26 @@ async fn ldk_is_told_why_its_channel_is_refused() {
         other => panic!("{other:?}"),
     }
     assert_eq!(stage.ours.pending(), 0);
+}
+
+/// Both use the channel before its funding transaction is in any block.
+// req: B2-ACC-S-01, B2-OPEN-R-25
+#[tokio::test]
+async fn we_open_zeroconf_with_scid_alias() {
+    let stage = stage(Inbound::TrustZeroconf).await;
+    let session = stage.ours.connect(stage.ldk.node_id(), stage.ldk.address()).await.unwrap();
+    let channel_type = ChannelType { scid_alias: true, zeroconf: true, ..ChannelType::ANCHORS };
+    let ask = ask(channel_type, 0);
+    let (opened, _) = stage.ours.open_channel(&session, ask, &stage.wallet).await.unwrap();
+    assert_eq!(opened.minimum_depth, 0);
+    let ready = stage.ours.recorder().ready(&opened).await.unwrap();
+    assert_eq!(ready.short_channel_id, None);
+    let theirs = stage
+        .ldk
+        .channel(|channel| channel.channel_id == opened.channel_id && channel.is_usable)
+        .await
+        .unwrap();
+    assert_eq!(theirs.channel_type, Some(channel_type.to_features()));
+    assert_eq!(theirs.short_channel_id, None, "nothing is mined");
+    assert_eq!(theirs.inbound_scid_alias, ready.local.alias.map(|alias| alias.to_u64()));
 }
