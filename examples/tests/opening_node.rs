@@ -278,3 +278,58 @@ fn the_command_line_answers_for_itself() {
     assert_eq!(on_mainnet.status.code(), Some(2));
     assert!(run(&[&format!("--channel-secrets={secrets}")]).status.success());
 }
+
+#[test]
+fn an_opened_channel_outlives_the_reuse_of_its_temporary_id_and_a_late_block() {
+    let (mut funder, mut fundee) = (Node::start(&[]), Node::start(&["--minimum-depth=1"]));
+    funder.connect(&mut fundee);
+    let begun = funder.fund(&fundee, 400_000);
+    let needed = funder.event("funding_needed");
+    let raw = consensus::encode::serialize_hex(&transaction(&needed));
+    // Mined before anyone has opened anything.
+    for node in [&mut funder, &mut fundee] {
+        node.ask_ok(json!({"cmd": "connect_block", "height": 102, "txs": [raw]}));
+    }
+    let id = &begun["result"]["temporary_channel_id"];
+    funder.ask_ok(json!({"cmd": "funding_tx", "temporary_channel_id": id, "tx": raw}));
+    assert_eq!(funder.event("channel_ready"), {
+        let mut theirs = fundee.event("channel_ready");
+        theirs["peer"] = json!(fundee.node_id);
+        theirs
+    });
+    let answer = funder.ask(json!({"cmd": "cancel", "temporary_channel_id": id}));
+    assert_eq!(answer["ok"], false, "what is opened cannot be cancelled");
+    funder.fund(&fundee, 9_999);
+    fundee.event("failed");
+    let channels = fundee.ask_ok(json!({"cmd": "channels"}));
+    assert_eq!(channels.as_array().unwrap().len(), 1, "{channels}");
+    assert_eq!(channels[0]["stage"], "ready");
+}
+
+#[test]
+fn the_tip_has_two_ends() {
+    for (height, command) in [("0", "disconnect_block"), ("4294967295", "connect_block")] {
+        let mut node = Node::start(&[&format!("--height={height}")]);
+        let height: u32 = height.parse().unwrap();
+        for height in [height, height.wrapping_add(1)] {
+            let answer = node.ask(json!({"cmd": command, "height": height, "txs": []}));
+            assert_eq!(answer["code"], "wrong-height", "{command} {height}");
+        }
+        assert!(node.wait().success());
+    }
+}
+
+#[test]
+fn a_reconnect_ends_the_old_connection_first() {
+    let (mut funder, mut fundee) = (Node::start(&[]), Node::start(&[]));
+    funder.connect(&mut fundee);
+    funder.fund(&fundee, 400_000);
+    funder.event("funding_needed");
+    funder.connect(&mut fundee);
+    let failed = funder.find(|line| line["event"] == "failed");
+    assert_eq!(failed["code"], "disconnected");
+    assert_eq!(fundee.event("failed")["code"], "disconnected");
+    let begun = funder.fund(&fundee, 400_000);
+    assert_eq!(begun["ok"], true, "{begun}");
+    assert_eq!(funder.event("funding_needed")["funding_satoshis"], 400_000);
+}

@@ -41,7 +41,14 @@ pub enum Event {
     Ready(Box<Ready>),
     /// We sent `error`.
     ErrorSent {
-        /// The channel it names; zero for all.
+        /// The channel it names.
+        channel_id: ChannelId,
+        /// Its text.
+        text: String,
+    },
+    /// We sent `warning`, where an `error` would have failed more than it is about.
+    WarningSent {
+        /// The channel it names; zero for none in particular.
         channel_id: ChannelId,
         /// Its text.
         text: String,
@@ -121,6 +128,9 @@ impl fmt::Display for Event {
             }
             Self::Ready(ready) => write!(f, "{} ready", ready.opened.channel_id),
             Self::ErrorSent { channel_id, text } => write!(f, "sent error {channel_id}: {text}"),
+            Self::WarningSent { channel_id, text } => {
+                write!(f, "sent warning {channel_id}: {text}")
+            }
             Self::ErrorReceived { channel_id, text } => {
                 write!(f, "received error {channel_id}: {text}")
             }

@@ -12,6 +12,7 @@ use opening_core::Refusal;
 use opening_signer::HsmError;
 
 use crate::funding::FundingError;
+use crate::message::Undecodable;
 use crate::negotiation::NegotiationError;
 use crate::node::Rejection;
 use crate::store::StoreError;
@@ -145,7 +146,7 @@ pub enum Failure {
     #[error("our wallet brought no funding transaction within {0:?}")]
     WalletSilent(Duration),
     /// A well-formed message that does not belong to the stage.
-    #[error("{message} does not belong here: {stage}")]
+    #[error("the peer's {message} does not belong here")]
     OutOfOrder {
         /// The message's name.
         message: &'static str,
@@ -190,12 +191,19 @@ pub enum Failure {
     /// The peer reused the id of its own pending opening, which ends with this one.
     #[error("temporary_channel_id is in use by a pending opening")]
     DuplicateTemporaryId,
+    /// The peer's id for its opening names all channels, or one that exists already: an `error`
+    /// for the opening would fail those.
+    #[error("temporary_channel_id {0} names other channels")]
+    TemporaryIdTaken(ChannelId),
+    /// Our randomness gives no id that is not in use.
+    #[error("our entropy repeats itself")]
+    EntropyRepeats,
     /// The peer sent `error` for the channel.
     #[error("the peer ended it: {0}")]
     PeerError(String),
-    /// The message about the channel could not be read, naming the defect.
+    /// The message about the channel could not be read.
     #[error("the peer's {0}")]
-    Undecodable(String),
+    Undecodable(Undecodable),
     /// The policy, signer or store panicked while the opening waited for it.
     #[error("a part of this node panicked")]
     Panicked,
@@ -232,8 +240,10 @@ impl Failure {
             Self::TooManyPending(_) => "too-many-pending",
             Self::TooFast(_) => "too-fast",
             Self::DuplicateTemporaryId => "duplicate-temporary-channel-id",
+            Self::TemporaryIdTaken(_) => "temporary-channel-id-taken",
+            Self::EntropyRepeats => "entropy-repeats",
             Self::PeerError(_) => "peer-error",
-            Self::Undecodable(_) => "undecodable-message",
+            Self::Undecodable(defect) => defect.code(),
             Self::Panicked => "internal-panic",
             Self::Cancelled => "cancelled",
             Self::Disconnected => "disconnected",
@@ -254,9 +264,11 @@ impl Failure {
             Self::TooManyPending(_) => "too many pending channels".into(),
             Self::TooFast(_) => "too many new channels in one second".into(),
             Self::DuplicateTemporaryId => "temporary_channel_id is in use".into(),
-            Self::Undecodable(defect) => defect.clone(),
+            Self::TemporaryIdTaken(_) => "temporary_channel_id names other channels".into(),
+            Self::Undecodable(defect) => defect.to_string(),
             Self::Cancelled => "channel opening cancelled".into(),
             Self::Panicked
+            | Self::EntropyRepeats
             | Self::PolicySilent(_)
             | Self::WalletSilent(_)
             | Self::Funding(_)

@@ -1,6 +1,7 @@
 //! What the node's wallet brings as funding transaction, and whether it funds the channel.
 
-use bitcoin::{OutPoint, Psbt, Transaction};
+use bitcoin::hashes::Hash;
+use bitcoin::{OutPoint, Psbt, Transaction, TxOut, Txid};
 use opening_core::FundingOutput;
 
 /// A funding transaction that is not broadcast yet.
@@ -8,7 +9,8 @@ use opening_core::FundingOutput;
 pub enum FundingTransaction {
     /// Signed: every input shows by its witness that its txid cannot change.
     Signed(Transaction),
-    /// Unsigned or partly signed: every input shows the segwit output that it spends.
+    /// Unsigned or partly signed: every input shows the segwit output that it spends, by itself
+    /// or in the whole previous transaction.
     Psbt(Box<Psbt>),
     /// For a wallet that shows nothing.  The wallet answers for amount, script, index and
     /// segwit inputs: a mistake here loses the funds.
@@ -31,6 +33,9 @@ pub enum FundingError {
     /// A transaction without inputs.
     #[error("the funding transaction has no inputs")]
     NoInputs,
+    /// An outpoint of zeros, which names no transaction.
+    #[error("no transaction has the id {}", Txid::all_zeros())]
+    ZeroTxid,
 }
 
 impl FundingError {
@@ -41,6 +46,7 @@ impl FundingError {
             Self::IndexTooLarge(_) => "funding-index-too-large",
             Self::InputNotSegwit(_) => "funding-input-not-segwit",
             Self::NoInputs => "funding-without-inputs",
+            Self::ZeroTxid => "funding-txid-zero",
         }
     }
 }
@@ -49,7 +55,7 @@ impl FundingTransaction {
     /// The outpoint at which this transaction pays `output`.
     pub fn outpoint(&self, output: &FundingOutput) -> Result<OutPoint, FundingError> {
         let transaction = match self {
-            Self::Outpoint(outpoint) => return Ok(*outpoint),
+            Self::Outpoint(outpoint) => return possible(*outpoint),
             Self::Signed(transaction) => transaction,
             Self::Psbt(psbt) => &psbt.unsigned_tx,
         };
@@ -83,15 +89,45 @@ impl FundingTransaction {
                 .input
                 .iter()
                 .position(|input| input.witness.is_empty() || !input.script_sig.is_empty()),
-            // A P2SH-wrapped segwit input changes the txid when it gets its script_sig: only
-            // native ones will do.
-            Self::Psbt(psbt) => psbt.inputs.iter().position(|input| {
-                !input
-                    .witness_utxo
-                    .as_ref()
-                    .is_some_and(|spent| spent.script_pubkey.is_witness_program())
-            }),
+            Self::Psbt(psbt) => {
+                // Its fields are public: there may be fewer maps than inputs.
+                let inputs = 0..psbt.unsigned_tx.input.len();
+                inputs.into_iter().find(|&index| !keeps_txid(psbt, index))
+            }
             Self::Outpoint(_) => None,
         }
     }
+}
+
+/// An outpoint that `funding_created` can say.
+fn possible(outpoint: OutPoint) -> Result<OutPoint, FundingError> {
+    if outpoint.txid == Txid::all_zeros() {
+        return Err(FundingError::ZeroTxid);
+    }
+    match u16::try_from(outpoint.vout) {
+        Ok(_) => Ok(outpoint),
+        Err(_) => Err(FundingError::IndexTooLarge(outpoint.vout as usize)),
+    }
+}
+
+/// Whether signing this input leaves the txid as it is.  A P2SH-wrapped segwit input gets a
+/// script_sig with its signature, which changes it: only native ones will do.
+fn keeps_txid(psbt: &Psbt, index: usize) -> bool {
+    let Some(input) = psbt.inputs.get(index) else { return false };
+    let unsigned = &psbt.unsigned_tx.input[index];
+    let is_bare = unsigned.script_sig.is_empty()
+        && input.final_script_sig.as_ref().is_none_or(|script_sig| script_sig.is_empty());
+    // The whole previous transaction is what can be checked: its id stands in the outpoint.
+    let spent = match &input.non_witness_utxo {
+        Some(previous) => output_at(previous, unsigned.previous_output),
+        None => input.witness_utxo.as_ref(),
+    };
+    is_bare && spent.is_some_and(|spent| spent.script_pubkey.is_witness_program())
+}
+
+fn output_at(transaction: &Transaction, outpoint: OutPoint) -> Option<&TxOut> {
+    if transaction.compute_txid() != outpoint.txid {
+        return None;
+    }
+    transaction.output.get(usize::try_from(outpoint.vout).ok()?)
 }

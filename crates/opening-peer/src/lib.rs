@@ -7,6 +7,7 @@
 //! * [`store`]: where opened channels are kept; [`funding`]: what the wallet brings.
 //! * [`event`] and [`failure`]: what happened, and why, for programs, operators and peers.
 //! * [`ldk`]: an opened channel in the types of LDK.
+//! * `testing` (with the feature of that name): stores and policies that go wrong on purpose.
 //! * [`message`]: bytes to LDK's message types and back; [`transport`]: BOLT 8 and plaintext.
 
 mod driver;
@@ -20,6 +21,8 @@ pub mod node;
 pub mod openings;
 pub mod session;
 pub mod store;
+#[cfg(feature = "testing")]
+pub mod testing;
 pub mod transport;
 
 pub use event::{Event, Failed};

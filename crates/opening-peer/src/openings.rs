@@ -15,7 +15,8 @@ use lightning::ln::types::ChannelId;
 use lightning::types::features::InitFeatures;
 use opening_core::{NegotiatedFeatures, ShortChannelId};
 use opening_signer::{ChannelRef, Hsm};
-use tokio::time::Instant;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout};
 
 use crate::failure::Failure;
 use crate::negotiation::Context;
@@ -63,6 +64,23 @@ impl Default for Deadlines {
             wallet: Duration::from_secs(600),
             signer: Duration::from_secs(60),
             store: Duration::from_secs(30),
+        }
+    }
+}
+
+impl Deadlines {
+    /// No clock counts to the end of a [`Duration`].
+    const LONGEST: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
+
+    fn countable(self) -> Self {
+        let Self { peer, policy, wallet, signer, store } = self;
+        let countable = |deadline: Duration| deadline.min(Self::LONGEST);
+        Self {
+            peer: countable(peer),
+            policy: countable(policy),
+            wallet: countable(wallet),
+            signer: countable(signer),
+            store: countable(store),
         }
     }
 }
@@ -121,11 +139,23 @@ pub struct Openings {
     pub(crate) node: Node,
     counts: Mutex<Counts>,
     names: Mutex<Names>,
-    dbids: tokio::sync::Mutex<Range<u64>>,
+    dbids: tokio::sync::Mutex<Dbids>,
 }
 
 /// Channel references are reserved durably this many at a time: a restart skips the rest.
 const DBID_BLOCK: u64 = 64;
+
+/// Numbers for channel references.
+struct Dbids {
+    /// Reserved and not given out yet.
+    left: Range<u64>,
+    /// The reservation under way.  There is one at a time, and whoever comes next waits for the
+    /// same: a store that does not answer is not asked again and again.
+    reserving: Option<JoinHandle<Result<Range<u64>, StoreError>>>,
+}
+
+/// Aliases that entropy may give in vain before it is held to be broken.
+const ALIAS_TRIES: usize = 8;
 
 #[derive(Default)]
 struct Counts {
@@ -172,8 +202,12 @@ impl PeerCount {
 /// Names that may be given only once.
 #[derive(Default)]
 struct Names {
+    /// Of every channel, and of every opening that has got so far.
     channel_ids: HashSet<ChannelId>,
-    aliases: HashSet<ShortChannelId>,
+    /// Of channels that are saved.
+    channels: HashSet<ChannelId>,
+    /// The aliases given, and the real ones seen.
+    short_channel_ids: HashSet<ShortChannelId>,
 }
 
 /// A place among the pending inbound openings, given back when dropped.
@@ -182,8 +216,8 @@ pub(crate) struct Slot {
     peer: PublicKey,
 }
 
-/// A channel id that no other opening of the node may use, given back when dropped unless the
-/// channel came to be.
+/// A channel id that no other opening of the node may use, given back when dropped unless its
+/// save has begun.
 pub(crate) struct Claim {
     openings: Arc<Openings>,
     channel_id: ChannelId,
@@ -205,19 +239,31 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Openings {
     /// The openings of `node`, which keeps the channels of `known` already.
-    pub fn new(node: Node, known: impl IntoIterator<Item = ChannelId>) -> Arc<Self> {
-        let names = Names { channel_ids: known.into_iter().collect(), ..Names::default() };
+    pub fn new(mut node: Node, known: impl IntoIterator<Item = ChannelId>) -> Arc<Self> {
+        node.deadlines = node.deadlines.countable();
+        let channels: HashSet<_> = known.into_iter().collect();
+        let names = Names { channel_ids: channels.clone(), channels, ..Names::default() };
         Arc::new(Self {
             node,
             counts: Mutex::default(),
             names: Mutex::new(names),
-            dbids: tokio::sync::Mutex::new(0..0),
+            dbids: tokio::sync::Mutex::new(Dbids { left: 0..0, reserving: None }),
         })
     }
 
     /// Inbound openings pending with all peers.
     pub fn pending(&self) -> u32 {
         lock(&self.counts).in_all
+    }
+
+    /// A channel is saved: from now on no message about it is about nothing.
+    pub(crate) fn saved(&self, channel_id: ChannelId) {
+        lock(&self.names).channels.insert(channel_id);
+    }
+
+    /// Whether this node has the channel, whichever session opened it.
+    pub(crate) fn has_channel(&self, channel_id: &ChannelId) -> bool {
+        lock(&self.names).channels.contains(channel_id)
     }
 
     pub(crate) fn chain_hash(&self) -> ChainHash {
@@ -255,17 +301,24 @@ impl Openings {
         }
     }
 
-    /// An alias unlike every other this node gave (B2-CR-S-06, B2-CR-S-07, B2-CR-S-08).
-    pub(crate) fn alias(&self) -> ShortChannelId {
+    /// An alias unlike every other that this node gave, and unlike the real short channel ids
+    /// that it has seen (B2-CR-S-06, B2-CR-S-07, B2-CR-S-08).
+    pub(crate) fn alias(&self) -> Result<ShortChannelId, Failure> {
         let mut names = lock(&self.names);
-        loop {
+        let random = || {
             let bytes = self.node.entropy.bytes();
             let (first, _) = bytes.split_first_chunk().expect("8 of 32 bytes");
-            let alias = ShortChannelId::from_u64(u64::from_be_bytes(*first));
-            if names.aliases.insert(alias) {
-                return alias;
-            }
-        }
+            ShortChannelId::from_u64(u64::from_be_bytes(*first))
+        };
+        (0..ALIAS_TRIES)
+            .map(|_| random())
+            .find(|alias| names.short_channel_ids.insert(*alias))
+            .ok_or(Failure::EntropyRepeats)
+    }
+
+    /// A channel is at this place of the chain: no alias may say the same.
+    pub(crate) fn seen(&self, short_channel_id: ShortChannelId) {
+        lock(&self.names).short_channel_ids.insert(short_channel_id);
     }
 
     /// A name for a new channel that the signer has never heard.
@@ -273,17 +326,27 @@ impl Openings {
         self: &Arc<Self>,
         peer: PublicKey,
     ) -> Result<Reference, StoreError> {
-        let mut dbids = self.dbids.lock().await;
-        if dbids.is_empty() {
-            let deadline = self.node.deadlines.store;
-            let reserve = self.node.store.reserve_dbids(DBID_BLOCK);
-            *dbids = tokio::time::timeout(deadline, reserve)
-                .await
-                .map_err(|_| StoreError::Silent(deadline))??;
-        }
-        let dbid = dbids.next().ok_or(StoreError::Exhausted)?;
+        let deadline = self.node.deadlines.store;
+        // Waiting in line counts: else the last of many would wait many times as long.
+        let dbid = timeout(deadline, self.next_dbid()).await;
+        let dbid = dbid.map_err(|_| StoreError::Silent(deadline))??;
         let name = ChannelRef { peer, dbid };
         Ok(Reference { openings: self.clone(), name, signed: false })
+    }
+
+    async fn next_dbid(&self) -> Result<u64, StoreError> {
+        let Dbids { left, reserving } = &mut *self.dbids.lock().await;
+        if left.is_empty() {
+            // A task of its own: nobody's deadline may cut it short between its read and its write.
+            let under_way = reserving.get_or_insert_with(|| {
+                let store = self.node.store.clone();
+                tokio::spawn(async move { store.reserve_dbids(DBID_BLOCK).await })
+            });
+            let reserved = under_way.await;
+            *reserving = None;
+            *left = reserved.map_err(|_| StoreError::Interrupted)??;
+        }
+        left.next().ok_or(StoreError::Exhausted)
     }
 
     /// By what an opening with this peer is judged now: the policy's bounds, narrowed to what the
@@ -294,7 +357,7 @@ impl Openings {
         features: &NegotiatedFeatures,
     ) -> Result<Context, Failure> {
         let deadline = self.node.deadlines.policy;
-        let mut bounds = tokio::time::timeout(deadline, self.node.policy.bounds(peer))
+        let mut bounds = timeout(deadline, self.node.policy.bounds(peer))
             .await
             .map_err(|_| Failure::PolicySilent(deadline))?;
         self.node.hsm.info().narrow(&mut bounds.limits, bounds.feerates.as_mut());
@@ -308,7 +371,7 @@ impl Openings {
 }
 
 impl Claim {
-    /// The channel came to be: its id stays taken for as long as the node runs.
+    /// The channel is about to be saved: its id stays taken for as long as the node runs.
     pub(crate) fn keep(mut self) {
         self.kept = true;
     }
@@ -336,7 +399,7 @@ impl Drop for Reference {
         let (hsm, name) = (self.openings.node.hsm.clone(), self.name);
         let deadline = self.openings.node.deadlines.signer;
         runtime.spawn(async move {
-            match tokio::time::timeout(deadline, hsm.forget_channel(name)).await {
+            match timeout(deadline, hsm.forget_channel(name)).await {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => log::warn!("the signer keeps {name:?}: {error}"),
                 Err(_) => log::warn!("the signer does not answer whether it forgets {name:?}"),

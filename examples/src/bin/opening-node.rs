@@ -8,10 +8,11 @@
 //!  "feerate_per_kw":1250,"announce":false,"channel_type":[12,22]}
 //! ```
 
+use std::pin::pin;
 use std::process::ExitCode;
 
 use clap::Parser;
-use opening_examples::control::command;
+use opening_examples::control::command::{self, Command, Refused};
 use opening_examples::control::options::Options;
 use opening_examples::control::output;
 use serde_json::{Value, json};
@@ -52,10 +53,12 @@ async fn run(options: Options) -> Result<(), opening_examples::control::options:
     let (output, writer) = output::stdout();
     let node = options.start(output.clone()).await?;
     let mut lines = BufReader::new(tokio::io::stdin()).lines();
+    // One for the whole run: Ctrl-C in the middle of a command counts too.
+    let mut interrupted = pin!(tokio::signal::ctrl_c());
     loop {
         let line = tokio::select! {
             line = lines.next_line() => line,
-            _ = tokio::signal::ctrl_c() => break,
+            _ = &mut interrupted => break,
         };
         let line = match line {
             Ok(Some(line)) => line,
@@ -63,7 +66,7 @@ async fn run(options: Options) -> Result<(), opening_examples::control::options:
             Ok(None) => break,
             // Not text: that line is lost, the next one may be better.
             Err(error) if error.kind() == std::io::ErrorKind::InvalidData => {
-                let refused = command::Refused::new("bad-line", error);
+                let refused = Refused::new("bad-line", error);
                 output.line(answer(Value::Null, Err(refused)));
                 continue;
             }
@@ -76,26 +79,33 @@ async fn run(options: Options) -> Result<(), opening_examples::control::options:
             continue;
         }
         let (id, command) = command::parse(&line);
-        let stop = matches!(command, Ok(command::Command::Stop));
-        let done = match command {
-            Ok(command) => node.run(command).await,
-            Err(refused) => Err(refused),
+        let stop = matches!(command, Ok(Command::Stop));
+        let carry_out = async {
+            match command {
+                Ok(command) => node.run(command).await,
+                Err(refused) => Err(refused),
+            }
         };
-        output.line(answer(id, done));
+        // In the order in which they were asked: the next one may rely on this one.
+        tokio::select! {
+            done = carry_out => output.line(answer(id, done)),
+            _ = &mut interrupted => break,
+        }
         if stop {
             break;
         }
     }
+    node.stop().await;
     // What was said is written before the process ends, whatever else still holds the output.
     output.end();
     writer.finish();
     Ok(())
 }
 
-fn answer(id: Value, done: Result<Value, command::Refused>) -> Value {
+fn answer(id: Value, done: Result<Value, Refused>) -> Value {
     match done {
         Ok(result) => json!({"id": id, "ok": true, "result": result}),
-        Err(command::Refused { code, error }) => {
+        Err(Refused { code, error }) => {
             json!({"id": id, "ok": false, "error": error, "code": code})
         }
     }

@@ -38,12 +38,7 @@ impl Channels {
     pub fn on_event(&mut self, peer: &PublicKey, event: &Event) {
         match event {
             Event::Progress { role, temporary_channel_id, channel_id, stage } => {
-                let known = self.0.iter_mut().find(|known| {
-                    known.peer == *peer
-                        && known.role == *role
-                        && known.temporary_channel_id == *temporary_channel_id
-                });
-                match known {
+                match self.find(peer, *role, temporary_channel_id, channel_id.as_ref()) {
                     Some(known) => {
                         known.stage = *stage;
                         known.channel_id = channel_id.or(known.channel_id);
@@ -59,28 +54,37 @@ impl Channels {
                 }
             }
             Event::Opened(opened) => {
-                if let Some(known) = self.of(peer, &opened.temporary_channel_id, opened.role()) {
+                let (id, role) = (opened.temporary_channel_id, opened.role());
+                if let Some(known) = self.find(peer, role, &id, Some(&opened.channel_id)) {
                     known.opened = Some(opened.clone());
                 }
             }
             Event::Ready(ready) => {
-                let opened = &ready.opened;
-                if let Some(known) = self.of(peer, &opened.temporary_channel_id, opened.role()) {
+                let (opened, role) = (&ready.opened, ready.opened.role());
+                let id = opened.temporary_channel_id;
+                if let Some(known) = self.find(peer, role, &id, Some(&opened.channel_id)) {
                     known.stage = Stage::Ready;
                 }
             }
             Event::Failed(failed) => self.0.retain(|known| {
-                known.peer != *peer
-                    || known.role != failed.role
-                    || known.temporary_channel_id != failed.temporary_channel_id
+                known.opened.is_some() || !known.is(peer, failed.role, &failed.temporary_channel_id)
             }),
             _ => {}
         }
     }
 
-    fn of(&mut self, peer: &PublicKey, id: &ChannelId, role: Role) -> Option<&mut Channel> {
-        self.0.iter_mut().find(|known| {
-            known.peer == *peer && known.temporary_channel_id == *id && known.role == role
+    /// An opened channel by its id, an opening by its temporary one: a peer may use that again
+    /// as soon as it has served.
+    fn find(
+        &mut self,
+        peer: &PublicKey,
+        role: Role,
+        temporary_channel_id: &ChannelId,
+        channel_id: Option<&ChannelId>,
+    ) -> Option<&mut Channel> {
+        self.0.iter_mut().find(|known| match &known.opened {
+            Some(opened) => known.peer == *peer && channel_id == Some(&opened.channel_id),
+            None => known.is(peer, role, temporary_channel_id),
         })
     }
 
@@ -96,6 +100,12 @@ impl Channels {
 }
 
 impl Channel {
+    fn is(&self, peer: &PublicKey, role: Role, temporary_channel_id: &ChannelId) -> bool {
+        self.peer == *peer
+            && self.role == role
+            && self.temporary_channel_id == *temporary_channel_id
+    }
+
     fn to_json(&self) -> Value {
         let outpoint = self.opened.as_ref().map(|opened| opened.parameters.funding_outpoint);
         json!({

@@ -114,10 +114,19 @@ impl Fields<'_> {
             funding_satoshis: Amount::from_sat(self.number("funding_satoshis")?),
             push_msat: MilliSatoshi::from_msat(self.optional_number("push_msat")?.unwrap_or(0)),
             feerate_per_kw: FeeratePerKw::new(self.number("feerate_per_kw")?),
-            announce_channel: self.0.get("announce").and_then(Value::as_bool).unwrap_or(false),
+            announce_channel: self.announce()?,
             channel_type: self.channel_type()?,
             upfront_shutdown_script: None,
         })
+    }
+
+    fn announce(&self) -> Result<bool, Refused> {
+        match self.0.get("announce").filter(|announce| !announce.is_null()) {
+            None => Ok(false),
+            Some(announce) => {
+                announce.as_bool().ok_or_else(|| bad_argument("announce", "not true or false"))
+            }
+        }
     }
 
     fn channel_type(&self) -> Result<Option<ChannelType>, Refused> {

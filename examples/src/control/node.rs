@@ -18,6 +18,7 @@ use opening_peer::transport::tcp;
 use opening_peer::{Ask, Event, Failed, Opened, Openings, Session};
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
 
 use super::channels::Channels;
 use super::command::{Command, Refused};
@@ -25,11 +26,16 @@ use super::output::Output;
 
 /// How long TCP and BOLT 8 may take together.
 const CONNECT: Duration = Duration::from_secs(10);
+/// How long the last words to all peers may take.
+const STOP: Duration = Duration::from_secs(2);
 
 /// Tells the driver what happens, and keeps the list of channels.
 pub struct Reporter {
     output: Output,
     channels: Mutex<Channels>,
+    pending: Mutex<HashMap<ChannelId, Pending>>,
+    /// A channel was opened: its transaction may be mined already.
+    opened: Notify,
 }
 
 impl Reporter {
@@ -37,7 +43,12 @@ impl Reporter {
     pub fn new(output: Output, restored: Vec<Arc<Opened>>) -> Self {
         let mut channels = Channels::default();
         restored.into_iter().for_each(|opened| channels.restore(opened));
-        Self { output, channels: Mutex::new(channels) }
+        Self {
+            output,
+            channels: Mutex::new(channels),
+            pending: Mutex::default(),
+            opened: Notify::new(),
+        }
     }
 
     fn channels(&self) -> MutexGuard<'_, Channels> {
@@ -56,8 +67,12 @@ impl Events for Reporter {
         let peer = peer.to_string();
         self.output.line(match event {
             Event::Disconnected { .. } => json!({"event": "peer_disconnected", "peer": peer}),
-            Event::Failed(failed) => failed_line(&peer, &failed),
+            Event::Failed(failed) => {
+                lock(&self.pending).remove(&failed.temporary_channel_id);
+                failed_line(&peer, &failed)
+            }
             Event::Opened(opened) => {
+                self.opened.notify_one();
                 let outpoint = opened.parameters.funding_outpoint;
                 json!({
                     "event": "opened",
@@ -116,7 +131,6 @@ pub struct ControlNode {
     output: Output,
     secret: SecretKey,
     sessions: Mutex<HashMap<PublicKey, Session>>,
-    pending: Mutex<HashMap<ChannelId, Pending>>,
     chain: Mutex<Chain>,
 }
 
@@ -149,7 +163,6 @@ impl ControlNode {
             output,
             secret,
             sessions: Mutex::default(),
-            pending: Mutex::default(),
             chain: Mutex::new(Chain { height, mined: HashMap::new() }),
         })
     }
@@ -190,14 +203,42 @@ impl ControlNode {
         let session = Session::start(self.openings.clone(), peer, transport, address)
             .await
             .map_err(|error| Refused::new(error.code(), error))?;
-        // A new connection takes the place of an old one, which ends when its handle is dropped.
+        // A new connection ends the old one of the same peer first.
+        let old = lock(&self.sessions).remove(&peer);
+        if let Some(mut old) = old {
+            old.close().await;
+        }
         lock(&self.sessions).insert(peer, session);
         self.output.line(json!({"event": "peer_connected", "peer": peer.to_string()}));
         Ok(())
     }
 
+    /// Shows a channel its depth when it opens after its transaction was mined.
+    pub async fn follow_openings(self: Arc<Self>) {
+        loop {
+            self.reporter.opened.notified().await;
+            self.tell_depths().await;
+        }
+    }
+
+    /// Ends every connection; returns when the peers have been told what there was to tell.
+    pub async fn stop(&self) {
+        let sessions: Vec<Session> =
+            lock(&self.sessions).drain().map(|(_, session)| session).collect();
+        let closing = async {
+            for mut session in sessions {
+                session.close().await;
+            }
+        };
+        // A peer that does not read must not keep us.
+        let _ = tokio::time::timeout(STOP, closing).await;
+    }
+
     fn session(&self, peer: &PublicKey) -> Result<Session, Refused> {
-        let session = lock(&self.sessions).get(peer).cloned();
+        let mut sessions = lock(&self.sessions);
+        // One that has ended is as good as none.
+        sessions.retain(|_, session| !session.is_closed());
+        let session = sessions.get(peer).cloned();
         session.ok_or_else(|| Refused::new("not-connected", format!("not connected to {peer}")))
     }
 
@@ -232,7 +273,7 @@ impl ControlNode {
         let opening = self.session(&peer)?.open(ask).await.map_err(|failed| refused(&failed))?;
         let id = opening.temporary_channel_id();
         let pending = Pending { canceller: opening.canceller(), funding: None };
-        lock(&self.pending).insert(id, pending);
+        lock(&self.reporter.pending).insert(id, pending);
         tokio::spawn(self.clone().await_acceptance(peer, opening, feerate));
         Ok(json!({"temporary_channel_id": id.to_string()}))
     }
@@ -246,12 +287,12 @@ impl ControlNode {
         let id = opening.temporary_channel_id();
         // A failure is told by its event.
         let Ok(funding) = opening.accepted().await else {
-            lock(&self.pending).remove(&id);
+            lock(&self.reporter.pending).remove(&id);
             return;
         };
         let output = funding.needed().output.clone();
         // Kept before it is told: the transaction may come at once.
-        match lock(&self.pending).get_mut(&id) {
+        match lock(&self.reporter.pending).get_mut(&id) {
             Some(pending) => pending.funding = Some(funding),
             None => return,
         }
@@ -270,7 +311,8 @@ impl ControlNode {
         id: ChannelId,
         transaction: Transaction,
     ) -> Result<Value, Refused> {
-        let funding = lock(&self.pending).get_mut(&id).and_then(|pending| pending.funding.take());
+        let funding =
+            lock(&self.reporter.pending).get_mut(&id).and_then(|pending| pending.funding.take());
         let funding = funding.ok_or_else(|| {
             Refused::new("no-funding-needed", format!("no opening {id} waits for a transaction"))
         })?;
@@ -281,7 +323,7 @@ impl ControlNode {
             }
             Err((error, still_pending)) => {
                 if let (Some(pending), Some(funding)) =
-                    (lock(&self.pending).get_mut(&id), still_pending)
+                    (lock(&self.reporter.pending).get_mut(&id), still_pending)
                 {
                     pending.funding = Some(funding);
                 }
@@ -302,7 +344,7 @@ impl ControlNode {
         transaction: Transaction,
     ) {
         let opened = signing.opened().await;
-        lock(&self.pending).remove(&id);
+        lock(&self.reporter.pending).remove(&id);
         if let Ok((_opened, _permit)) = opened {
             let tx = consensus::encode::serialize_hex(&transaction);
             self.output.line(json!({"event": "broadcast", "tx": tx}));
@@ -310,10 +352,14 @@ impl ControlNode {
     }
 
     async fn cancel(&self, id: ChannelId) -> Result<Value, Refused> {
-        let pending = lock(&self.pending).remove(&id);
         let unknown = || Refused::new("unknown-opening", format!("no opening {id} is under way"));
-        pending.ok_or_else(unknown)?.canceller.cancel().await;
-        Ok(json!({}))
+        let canceller =
+            lock(&self.reporter.pending).get(&id).map(|pending| pending.canceller.clone());
+        if canceller.ok_or_else(unknown)?.cancel().await {
+            Ok(json!({}))
+        } else {
+            Err(Refused::new("too-late", format!("opening {id} has ended, or is being saved")))
+        }
     }
 
     async fn connect_block(
@@ -323,7 +369,7 @@ impl ControlNode {
     ) -> Result<Value, Refused> {
         {
             let mut chain = lock(&self.chain);
-            if height != chain.height + 1 {
+            if Some(height) != chain.height.checked_add(1) {
                 let text = format!("the tip is at {}", chain.height);
                 return Err(Refused::new("wrong-height", text));
             }
@@ -339,11 +385,12 @@ impl ControlNode {
     async fn disconnect_block(&self, height: u32) -> Result<Value, Refused> {
         let taken_back: Vec<Txid> = {
             let mut chain = lock(&self.chain);
-            if height != chain.height {
+            let below = chain.height.checked_sub(1).filter(|_| height == chain.height);
+            let Some(below) = below else {
                 let text = format!("the tip is at {}", chain.height);
                 return Err(Refused::new("wrong-height", text));
-            }
-            chain.height -= 1;
+            };
+            chain.height = below;
             let at_height =
                 |(_, (_, mined, _)): &(&Txid, &(Transaction, u32, u32))| *mined == height;
             let taken_back: Vec<_> =
@@ -384,7 +431,8 @@ impl ControlNode {
             transaction: transaction.clone(),
             block_height: *block_height,
             transaction_index: *transaction_index,
-            depth: chain.height + 1 - block_height,
+            // At least 1: what is mined is at the tip or below it.
+            depth: (chain.height - block_height).saturating_add(1),
         })
     }
 }

@@ -44,7 +44,7 @@ pub struct Options {
     #[arg(long, value_name = "F/R/P/D/H/S", value_parser = channel_secrets)]
     channel_secrets: Option<Arc<ChannelSecretsArgument>>,
     /// Confirmations to ask for in accept_channel.
-    #[arg(long, default_value_t = 3)]
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     minimum_depth: u32,
     /// The chain's height at start.
     #[arg(long, default_value_t = 101)]
@@ -183,6 +183,7 @@ impl Options {
         }));
         let node = ControlNode::new(openings, reporter, output, secret, self.height);
         tokio::spawn(node.clone().listen(listener));
+        tokio::spawn(node.clone().follow_openings());
         Ok(node)
     }
 }

@@ -73,8 +73,8 @@ pub(crate) async fn answer_funding_created(
     let held = state.signature(signature);
 
     gate.begin_save()?;
-    let store = openings.node.store.clone();
-    let saved = store::save(store, held.opened().clone(), deadlines.store).await?;
+    // Even a save that fails may have kept the channel, or may yet: nothing else takes its name.
     claim.keep();
-    Ok(held.after(saved))
+    let saved = store::save(openings.node.store.clone(), held.opened().clone(), deadlines.store);
+    Ok(held.after(saved.await?))
 }

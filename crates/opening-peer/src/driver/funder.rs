@@ -46,8 +46,8 @@ pub(crate) async fn open_channel(
     let held = state.validated(transaction);
 
     line.begin_save()?;
-    let saved = store::save(openings.node.store.clone(), held.opened().clone(), deadlines.store);
-    let (opened, permit) = held.after(saved.await?);
+    // Even a save that fails may have kept the channel, or may yet: nothing else takes its name.
     claim.keep();
-    Ok((opened, permit))
+    let saved = store::save(openings.node.store.clone(), held.opened().clone(), deadlines.store);
+    Ok(held.after(saved.await?))
 }

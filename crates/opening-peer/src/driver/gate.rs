@@ -25,6 +25,11 @@ impl Gate {
         self.turn(ENDED).is_ok()
     }
 
+    /// Whether the save has begun.
+    pub(crate) fn is_saving(&self) -> bool {
+        self.0.load(Ordering::Acquire) == SAVING
+    }
+
     fn turn(&self, to: u8) -> Result<(), ()> {
         self.0
             .compare_exchange(OPEN, to, Ordering::AcqRel, Ordering::Acquire)

@@ -85,13 +85,18 @@ impl Line {
             let _ = accepted.send(needed);
         }
         let building = async {
-            while let Some((funding, funded)) = self.funding.recv().await {
+            loop {
+                let offered = tokio::select! {
+                    offered = self.funding.recv() => offered,
+                    // Nothing is awaited of the peer: the session has ended the opening.
+                    _ = self.inbox.recv() => None,
+                };
+                let Some((funding, funded)) = offered else { return Err(Failure::Cancelled) };
                 match FundingTransaction::outpoint(&funding, &output) {
                     Ok(outpoint) => return Ok((outpoint, funding.into_transaction(), funded)),
                     Err(error) => drop(funded.send(Err(error))),
                 }
             }
-            Err(Failure::Cancelled)
         };
         let built = timeout(deadline, building).await;
         let (outpoint, transaction, funded) =

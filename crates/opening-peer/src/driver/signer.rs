@@ -8,7 +8,7 @@ use bitcoin::secp256k1::ecdsa::Signature;
 use opening_signer::{
     ChannelHsm, ChannelRef, ChannelSetup, CommitmentRequest, Hsm, HsmError, HsmResult,
 };
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{sleep, timeout};
 
 use crate::failure::{Failure, SignerCall};
 use crate::negotiation::LocalKeys;
@@ -84,7 +84,6 @@ async fn ask<T, F: Future<Output = HsmResult<T>>>(
     deadline: Duration,
     request: impl Fn() -> F,
 ) -> Result<T, Failure> {
-    let end = Instant::now() + deadline;
     let asking = async {
         let mut pause = FIRST_PAUSE;
         loop {
@@ -95,7 +94,7 @@ async fn ask<T, F: Future<Output = HsmResult<T>>>(
             pause = LONGEST_PAUSE.min(pause * 2);
         }
     };
-    match timeout_at(end, asking).await {
+    match timeout(deadline, asking).await {
         Ok(answer) => answer.map_err(|source| Failure::Signer { call, source }),
         Err(_) => Err(Failure::SignerSilent { call, after: deadline }),
     }

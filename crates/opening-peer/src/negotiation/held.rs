@@ -6,8 +6,7 @@ use lightning::ln::types::ChannelId;
 
 use super::opened::Opened;
 
-/// Proof that a channel was saved durably.  Only this crate's own call to [`ChannelStore::save`](crate::store::ChannelStore::save) makes
-/// one.
+/// Proof that a channel was saved durably.  Only [`save`](crate::store::save) makes one.
 #[derive(Debug)]
 pub struct Saved {
     channel_id: ChannelId,

@@ -112,6 +112,11 @@ impl WaitForReady {
         &self.opened
     }
 
+    /// Where the funding output is, while its transaction is in a block.
+    pub fn short_channel_id(&self) -> Option<ShortChannelId> {
+        self.confirmed.map(|(id, _)| id)
+    }
+
     /// Depth of the funding transaction as last shown; 0 while unconfirmed.
     pub fn depth(&self) -> u32 {
         self.confirmed.map_or(0, |(_, depth)| depth)
@@ -175,7 +180,7 @@ impl WaitForReady {
     pub fn ready(&self) -> Option<Ready> {
         Some(Ready {
             opened: self.opened.clone(),
-            short_channel_id: self.confirmed.map(|(id, _)| id),
+            short_channel_id: self.short_channel_id(),
             local: self.local?,
             remote: self.remote?,
         })

@@ -34,10 +34,12 @@ struct Entry {
     in_use: bool,
 }
 
-/// The node's evidence has had its effect.
-fn answer(done: Done) {
-    // The node may have stopped waiting.
-    let _ = done.send(Ok(()));
+/// Tells everyone who waits what came of the evidence.
+fn answer(waiting: &mut Vec<Done>, result: Result<(), ConfirmError>) {
+    for done in waiting.drain(..) {
+        // The node may have stopped waiting.
+        let _ = done.send(result);
+    }
 }
 
 impl Channels {
@@ -50,6 +52,7 @@ impl Task {
     /// Takes in a channel that is saved.
     pub(super) fn await_ready(&mut self, opened: Arc<Opened>) {
         let id = opened.channel_id;
+        self.openings.saved(id);
         self.progress(opened.role(), opened.temporary_channel_id, Some(id), Stage::Depth);
         let state = WaitForReady::new(opened);
         let entry = Entry { state, asking: false, waiting: Vec::new(), in_use: false };
@@ -65,6 +68,9 @@ impl Task {
         if let Err(error) = entry.state.confirmed(confirmation) {
             let _ = done.send(Err(error.into()));
             return;
+        }
+        if let Some(short_channel_id) = entry.state.short_channel_id() {
+            self.openings.seen(short_channel_id);
         }
         entry.waiting.push(done);
         self.send_channel_ready_if_due(id);
@@ -84,11 +90,11 @@ impl Task {
     /// Asks the signer for the second point, which a due `channel_ready` carries.
     fn send_channel_ready_if_due(&mut self, id: ChannelId) {
         let Some(entry) = self.channels.entries.get_mut(&id) else { return };
-        if !entry.state.is_due() || entry.asking {
-            if !entry.asking {
-                entry.waiting.drain(..).for_each(answer);
-            }
+        if entry.asking {
             return;
+        }
+        if !entry.state.is_due() {
+            return answer(&mut entry.waiting, Ok(()));
         }
         entry.asking = true;
         let reference = entry.state.opened().reference;
@@ -108,32 +114,50 @@ impl Task {
     pub(super) fn on_second_point(&mut self, id: ChannelId, point: Result<PublicKey, Failure>) {
         let Some(entry) = self.channels.entries.get_mut(&id) else { return };
         entry.asking = false;
-        let waiting = std::mem::take(&mut entry.waiting);
-        match point {
-            Ok(second_per_commitment_point) => {
-                let alias =
-                    self.features.negotiated(Feature::ScidAlias).then(|| self.openings.alias());
-                let channel_ready =
-                    entry.state.send(LocalReady { second_per_commitment_point, alias });
-                let opened = entry.state.opened().clone();
-                self.send(&channel_ready);
-                let temporary_id = opened.temporary_channel_id;
-                self.progress(opened.role(), temporary_id, Some(id), Stage::ChannelReady);
-                self.tell_if_ready(id);
-            }
-            // The channel is saved: it waits until the next confirmation asks again.
-            Err(failure) => log::error!("{}: {id}: channel_ready is due, but {failure}", self.peer),
+        let mut waiting = std::mem::take(&mut entry.waiting);
+        // A reorganisation may have come while the signer was asked.
+        if !entry.state.is_due() {
+            return answer(&mut waiting, Ok(()));
         }
-        waiting.into_iter().for_each(answer);
+        let result = match point.and_then(|point| self.local_ready(point)) {
+            Ok(local) => {
+                self.send_channel_ready(id, local);
+                Ok(())
+            }
+            // The channel is saved: it waits until the next evidence asks again.
+            Err(failure) => {
+                log::error!("{}: {id}: channel_ready is due, but {failure}", self.peer);
+                Err(ConfirmError::NotReady)
+            }
+        };
+        answer(&mut waiting, result);
     }
 
-    pub(super) fn on_channel_ready(&mut self, message: &ChannelReady) {
+    fn local_ready(&self, second_per_commitment_point: PublicKey) -> Result<LocalReady, Failure> {
+        let has_alias = self.features.negotiated(Feature::ScidAlias);
+        let alias = has_alias.then(|| self.openings.alias()).transpose()?;
+        Ok(LocalReady { second_per_commitment_point, alias })
+    }
+
+    fn send_channel_ready(&mut self, id: ChannelId, local: LocalReady) {
+        let Some(entry) = self.channels.entries.get_mut(&id) else { return };
+        let channel_ready = entry.state.send(local);
+        let opened = entry.state.opened().clone();
+        self.send(&channel_ready);
+        let temporary_id = opened.temporary_channel_id;
+        self.progress(opened.role(), temporary_id, Some(id), Stage::ChannelReady);
+        self.tell_if_ready(id);
+    }
+
+    /// Ours until the channel is in use; then the node's, which alone knows what it means.
+    pub(super) fn on_channel_ready(&mut self, message: &ChannelReady, bytes: &[u8]) {
         let id = message.channel_id;
-        if let Some(entry) = self.channels.entries.get_mut(&id) {
+        let entry = self.channels.entries.get_mut(&id).filter(|entry| !entry.in_use);
+        if let Some(entry) = entry {
             entry.state.channel_ready(message);
             self.tell_if_ready(id);
-        } else if !self.keep_early_channel_ready(message) {
-            self.unknown_channel(id);
+        } else if !self.keep_for_our_channel(&id, bytes) {
+            self.on_out_of_place("channel_ready", id, bytes);
         }
     }
 

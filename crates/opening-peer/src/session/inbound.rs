@@ -1,15 +1,21 @@
 //! What the peer sends, and whom it concerns.
 
-use lightning::ln::msgs::{ErrorMessage, Ping, Pong, Shutdown};
+use bitcoin::secp256k1::constants::COMPACT_SIGNATURE_SIZE;
+use lightning::ln::msgs::{ErrorMessage, Ping, Pong, WarningMessage};
 use lightning::ln::types::ChannelId;
 
+use super::Key;
 use super::task::{Flow, Task};
 use crate::event::Event;
 use crate::failure::Failure;
-use crate::message::{Consequence, Message, Undecodable, channel_id_of, decode};
+use crate::message::{Consequence, Message, Undecodable, UndecodableKind, decode};
 
-/// Names all channels in `error`, none in `warning` (B1-ERR-S-01).
-const ALL_CHANNELS: ChannelId = ChannelId([0; 32]);
+/// Names all channels in `error`, none in particular in `warning` (B1-ERR-S-01).
+pub(super) const ALL_CHANNELS: ChannelId = ChannelId([0; 32]);
+
+const ERROR: u16 = 17;
+const OPEN_CHANNEL: u16 = 32;
+const FUNDING_CREATED: u16 = 34;
 
 /// A `ping` that asks for this much or more wants no answer (B1-PING-R-02).
 const PING_UNANSWERED: u16 = 65532;
@@ -19,41 +25,54 @@ fn is_gossip(type_number: u16) -> bool {
     matches!(type_number, 256..=258 | 261..=265)
 }
 
-/// Types in which BOLT 2 speaks about one channel (B1-ERR-S-05).
-fn is_about_a_channel(type_number: u16) -> bool {
-    matches!(
-        type_number,
-        2 | 38..=41 | 64..=74 | 77 | 80 | 81 | 127 | 128 | 130..=134 | 136 | 259
-    )
+/// Where a message that is not read here, but known to be about a channel, names it.
+fn channel_id_offset(type_number: u16) -> Option<usize> {
+    match type_number {
+        // open_channel2 begins with the chain.
+        64 => Some(34),
+        39..=41 | 65..=74 | 77 | 80 | 81 | 127 | 128 | 130..=134 => Some(2),
+        // stfu and announcement_signatures have their numbers outside of BOLT 2's block.
+        2 | 259 => Some(2),
+        _ => None,
+    }
+}
+
+/// Types to which an unknown channel is answered (B1-ERR-S-05).
+fn is_answered(type_number: u16) -> bool {
+    matches!(type_number, 32..=255)
+}
+
+/// The same message with a signature of zeros, which can be read and is never valid: one out of
+/// range is as good as a wrong one, and gets the same answer (B1-ERR-S-10).
+fn without_signature(bytes: &[u8]) -> Vec<u8> {
+    let start = if bytes.starts_with(&FUNDING_CREATED.to_be_bytes()) { 68 } else { 34 };
+    let mut bytes = bytes.to_vec();
+    if let Some(signature) = bytes.get_mut(start..start + COMPACT_SIGNATURE_SIZE) {
+        signature.fill(0);
+    }
+    bytes
 }
 
 impl Task {
     pub(super) fn on_message(&mut self, bytes: &[u8]) -> Flow {
         let message = match decode(bytes) {
             Ok(message) => message,
-            Err(defect) => return self.on_undecodable(&defect),
+            Err(defect) => return self.on_undecodable(defect, bytes),
         };
         match message {
-            // A second init draws no error (it says nothing new).
+            // A second init says nothing new.
             Message::Init(_) | Message::Pong(_) => {}
             Message::Ping(ping) => self.on_ping(&ping),
-            Message::Warning(warning) => {
-                let (channel_id, text) = (warning.channel_id, warning.data);
-                self.event(Event::WarningReceived { channel_id, text });
-            }
+            Message::Warning(warning) => self.on_warning(warning, bytes),
             Message::Error(error) => self.on_error(error, bytes),
             Message::OpenChannel(message) => self.on_open_channel(message),
-            Message::AcceptChannel(message) => self.on_accept_channel(message),
-            Message::FundingCreated(message) => self.on_funding_created(message),
-            Message::FundingSigned(message) => self.on_funding_signed(message),
-            Message::ChannelReady(message) => {
-                if !self.hand_to_owner(message.channel_id, bytes) {
-                    self.on_channel_ready(&message);
-                }
-            }
-            Message::Shutdown(message) => self.on_shutdown(&message, bytes),
+            Message::AcceptChannel(message) => self.on_accept_channel(message, bytes),
+            Message::FundingCreated(message) => self.on_funding_created(message, bytes),
+            Message::FundingSigned(message) => self.on_funding_signed(message, bytes),
+            Message::ChannelReady(message) => self.on_channel_ready(&message, bytes),
+            Message::Shutdown(message) => self.on_shutdown(message.channel_id, bytes),
             Message::ChannelReestablish(message) => {
-                self.on_other_channel(message.channel_id, bytes)
+                self.on_out_of_place("channel_reestablish", message.channel_id, bytes);
             }
             Message::Other { type_number } => return self.on_other(type_number, bytes),
         }
@@ -66,65 +85,117 @@ impl Task {
         }
     }
 
+    fn on_warning(&mut self, warning: WarningMessage, bytes: &[u8]) {
+        let WarningMessage { channel_id, data: text } = warning;
+        self.event(Event::WarningReceived { channel_id, text });
+        if self.is_node_s(&channel_id) {
+            self.openings.node.rest.message(&self.peer, bytes);
+        }
+    }
+
     fn on_error(&mut self, error: ErrorMessage, bytes: &[u8]) {
         let ErrorMessage { channel_id, data: text } = error;
         let all = channel_id == ALL_CHANNELS;
-        let ours =
-            if all { self.ours.keys() } else { self.ours.key(&channel_id).into_iter().collect() };
-        let theirs = if all {
-            self.theirs.keys()
-        } else {
-            self.theirs.key(&channel_id).into_iter().collect()
-        };
-        let known =
-            all || !ours.is_empty() || !theirs.is_empty() || self.channels.contains(&channel_id);
-        let owned = self.openings.node.rest.owns(&self.peer, &channel_id);
-        // An error about nothing is ignored (B1-ERR-R-05).
-        if known || owned {
-            self.event(Event::ErrorReceived { channel_id, text: text.clone() });
+        let node_s = all || self.is_node_s(&channel_id);
+        let (ours, theirs) = self.pending(&channel_id);
+        if !(node_s || !ours.is_empty() || !theirs.is_empty()) {
+            // An error about nothing is ignored (B1-ERR-R-05).
+            return log::debug!("{}: error about unknown channel {channel_id}: {text}", self.peer);
         }
-        for key in ours {
-            self.interrupt_ours(key, Failure::PeerError(text.clone()));
-        }
-        for key in theirs {
-            self.interrupt_theirs(key, Failure::PeerError(text.clone()));
-        }
-        if all || owned {
+        self.event(Event::ErrorReceived { channel_id, text: text.clone() });
+        self.interrupt((ours, theirs), || Failure::PeerError(text.clone()));
+        // What is being saved becomes a channel, and then is the node's to fail.
+        self.ours.keep_where_saving(&channel_id, bytes);
+        self.theirs.keep_where_saving(&channel_id, bytes);
+        if node_s {
             self.openings.node.rest.message(&self.peer, bytes);
         }
+    }
+
+    /// An `error` that the node sends ends here what it names (B1-ERR-S-06).
+    pub(super) fn on_sending(&mut self, bytes: &[u8]) {
+        if !bytes.starts_with(&ERROR.to_be_bytes()) {
+            return;
+        }
+        if let Ok(Message::Error(error)) = decode(bytes) {
+            let pending = self.pending(&error.channel_id);
+            self.interrupt(pending, || Failure::Cancelled);
+        }
+    }
+
+    /// The openings that an `error` with this id is about, those of ours and the peer's.
+    fn pending(&self, id: &ChannelId) -> (Vec<Key>, Vec<Key>) {
+        if *id == ALL_CHANNELS {
+            return (self.ours.keys(), self.theirs.keys());
+        }
+        (self.ours.key(id).into_iter().collect(), self.theirs.key(id).into_iter().collect())
+    }
+
+    /// Ends these openings, except those that are being saved.  `false` if none ended.
+    fn interrupt(
+        &mut self,
+        (ours, theirs): (Vec<Key>, Vec<Key>),
+        why: impl Fn() -> Failure,
+    ) -> bool {
+        let mut ended = false;
+        for key in ours {
+            ended |= self.interrupt_ours(key, why());
+        }
+        for key in theirs {
+            ended |= self.interrupt_theirs(key, why());
+        }
+        ended
     }
 
     /// Before the funding is signed there is nothing to shut down (B2-SHUT-R-01).
-    fn on_shutdown(&mut self, message: &Shutdown, bytes: &[u8]) {
-        let id = message.channel_id;
+    fn on_shutdown(&mut self, id: ChannelId, bytes: &[u8]) {
+        let is_kept = !self.is_node_s(&id)
+            && (self.keep_for_our_channel(&id, bytes) || self.keep_for_their_channel(&id, bytes));
+        if !is_kept {
+            self.on_out_of_place("shutdown", id, bytes);
+        }
+    }
+
+    /// A message that is no step of a pending opening: the node's if it is about an opened
+    /// channel; else it ends the opening that it names, or is answered (B1-ERR-S-05).
+    pub(super) fn on_out_of_place(&mut self, message: &'static str, id: ChannelId, bytes: &[u8]) {
+        if self.is_node_s(&id) {
+            return self.openings.node.rest.message(&self.peer, bytes);
+        }
         let (ours, theirs) = (self.ours.key(&id), self.theirs.key(&id));
         if ours.is_none() && theirs.is_none() {
-            return self.on_other_channel(id, bytes);
+            return self.refuse(id, "no such channel".into());
         }
+        let mut ended = false;
         if let Some((key, stage)) = ours.and_then(|key| Some((key, self.ours.stage(key)?))) {
-            self.interrupt_ours(key, Failure::OutOfOrder { message: "shutdown", stage });
+            ended |= self.interrupt_ours(key, Failure::OutOfOrder { message, stage });
         }
         if let Some((key, stage)) = theirs.and_then(|key| Some((key, self.theirs.stage(key)?))) {
-            self.interrupt_theirs(key, Failure::OutOfOrder { message: "shutdown", stage });
+            ended |= self.interrupt_theirs(key, Failure::OutOfOrder { message, stage });
+        }
+        if !ended {
+            self.refuse(id, format!("unexpected {message}"));
         }
     }
 
-    /// A message about an opened channel is the node's.
-    fn on_other_channel(&mut self, id: ChannelId, bytes: &[u8]) {
-        if self.channels.contains(&id) {
-            self.openings.node.rest.message(&self.peer, bytes);
-        } else if !self.hand_to_owner(id, bytes) {
-            self.unknown_channel(id);
-        }
+    /// Whether it is an opened channel, of this session's making or not.
+    fn is_node_s(&self, id: &ChannelId) -> bool {
+        self.channels.contains(id) || self.openings.node.rest.owns(&self.peer, id)
     }
 
-    fn hand_to_owner(&self, id: ChannelId, bytes: &[u8]) -> bool {
-        let rest = &self.openings.node.rest;
-        let owned = rest.owns(&self.peer, &id);
-        if owned {
-            rest.message(&self.peer, bytes);
-        }
-        owned
+    /// Whether an `error` with this id would fail what is to live on.
+    pub(super) fn must_survive(&self, id: &ChannelId) -> bool {
+        self.names_channels(id) || self.ours.is_saving(id) || self.theirs.is_saving(id)
+    }
+
+    /// Whether it is no temporary id, but one of a channel, or of all of them.
+    pub(super) fn names_channels(&self, id: &ChannelId) -> bool {
+        *id == ALL_CHANNELS
+            || self.is_node_s(id)
+            // Saved, but of an earlier connection: an `error` would make the peer close it.
+            || self.openings.has_channel(id)
+            || self.ours.has_channel(id)
+            || self.theirs.has_channel(id)
     }
 
     fn on_other(&mut self, type_number: u16, bytes: &[u8]) -> Flow {
@@ -133,11 +204,16 @@ impl Task {
             rest.message(&self.peer, bytes);
             return Flow::Continue;
         }
-        if is_about_a_channel(type_number)
-            && let Some(id) = channel_id_of(bytes)
-        {
-            self.on_other_channel(id, bytes);
-            return Flow::Continue;
+        if let Some(offset) = channel_id_offset(type_number) {
+            let Some(&id) = bytes.get(offset..).and_then(|rest| rest.first_chunk()) else {
+                // B1-MSG-R-04.
+                return Flow::Close(format!("the peer's message of type {type_number}: truncated"));
+            };
+            let id = ChannelId(id);
+            if is_answered(type_number) || self.is_node_s(&id) {
+                self.on_out_of_place("message of an open channel", id, bytes);
+                return Flow::Continue;
+            }
         }
         if type_number.is_multiple_of(2) {
             // B1-MSG-R-02.
@@ -147,28 +223,40 @@ impl Task {
         }
     }
 
-    pub(super) fn unknown_channel(&mut self, id: ChannelId) {
-        self.send_error(id, "no such channel".into());
+    fn on_undecodable(&mut self, defect: Undecodable, bytes: &[u8]) -> Flow {
+        let is_signature = defect.kind == UndecodableKind::InvalidSignature;
+        if let Some(id) = defect.channel_id
+            && (self.openings.node.rest.owns(&self.peer, &id)
+                || is_signature && self.is_node_s(&id))
+        {
+            // Its owner may read what is unknown here.
+            self.openings.node.rest.message(&self.peer, bytes);
+            return Flow::Continue;
+        }
+        if is_signature {
+            return self.on_message(&without_signature(bytes));
+        }
+        let (id, flow) = match defect.consequence() {
+            Consequence::FailChannel(id) => (id, Flow::Continue),
+            Consequence::Close(id) => {
+                (id.unwrap_or(ALL_CHANNELS), Flow::Close(format!("the peer's {defect}")))
+            }
+        };
+        self.refuse_undecodable(id, defect);
+        flow
     }
 
-    fn on_undecodable(&mut self, defect: &Undecodable) -> Flow {
-        let text = defect.to_string();
-        let (channel_id, close) = match defect.consequence() {
-            Consequence::FailChannel(id) => (Some(id), false),
-            Consequence::Close(id) => (id, true),
-        };
-        if let Some(id) = channel_id {
-            let (ours, theirs) = (self.ours.key(&id), self.theirs.key(&id));
-            if ours.is_none() && theirs.is_none() {
-                self.send_error(id, text.clone());
-            }
-            if let Some(key) = ours {
-                self.interrupt_ours(key, Failure::Undecodable(text.clone()));
-            }
-            if let Some(key) = theirs {
-                self.interrupt_theirs(key, Failure::Undecodable(text.clone()));
-            }
+    fn refuse_undecodable(&mut self, id: ChannelId, defect: Undecodable) {
+        let (ours, theirs) = (self.ours.key(&id), self.theirs.key(&id));
+        let is_new = ours.is_none() && theirs.is_none();
+        let pending = (ours.into_iter().collect(), theirs.into_iter().collect());
+        if self.interrupt(pending, || Failure::Undecodable(defect.clone())) {
+            return;
         }
-        if close { Flow::Close(format!("the peer's {text}")) } else { Flow::Continue }
+        if is_new && defect.type_number == Some(OPEN_CHANNEL) {
+            self.turn_away(id, Failure::Undecodable(defect));
+        } else {
+            self.refuse(id, defect.to_string());
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! The first message of every connection.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use bitcoin::Network;
 use bitcoin::constants::ChainHash;
@@ -38,21 +38,33 @@ pub(super) fn ours(
     Init {
         features: features.clone(),
         networks: Some(vec![network.chain_hash()]),
-        remote_network_address: peer_address
-            .filter(|address| is_public(address.ip()))
-            .map(SocketAddress::from),
+        remote_network_address: peer_address.and_then(public).map(SocketAddress::from),
     }
 }
 
-fn is_public(ip: IpAddr) -> bool {
-    match ip {
-        IpAddr::V4(ip) => !(ip.is_private() || ip.is_loopback() || ip.is_link_local()),
-        // fc00::/7 is for private use, fe80::/10 for one link.
-        IpAddr::V6(ip) => {
-            let first = ip.segments()[0];
-            !(ip.is_loopback() || first & 0xfe00 == 0xfc00 || first & 0xffc0 == 0xfe80)
-        }
-    }
+/// The address as others would use it, if they can.
+fn public(address: SocketAddr) -> Option<SocketAddr> {
+    // A socket that listens for both families shows IPv4 peers as ::ffff:a.b.c.d.
+    let ip = address.ip().to_canonical();
+    let is_public = match ip {
+        IpAddr::V4(ip) => is_public_v4(ip),
+        IpAddr::V6(ip) => is_public_v6(ip),
+    };
+    is_public.then(|| SocketAddr::new(ip, address.port()))
+}
+
+fn is_public_v4(ip: Ipv4Addr) -> bool {
+    let [first, second, ..] = ip.octets();
+    // 100.64.0.0/10 is for the customers behind a provider's NAT.
+    let is_shared = first == 100 && second & 0xc0 == 64;
+    let is_one_host = first != 0 && !ip.is_loopback() && !ip.is_broadcast() && !ip.is_multicast();
+    is_one_host && !(ip.is_private() || ip.is_link_local() || ip.is_documentation() || is_shared)
+}
+
+/// All addresses of hosts are within 2000::/3, except for those of 2001:db8::/32.
+fn is_public_v6(ip: Ipv6Addr) -> bool {
+    let [first, second, ..] = ip.segments();
+    first & 0xe000 == 0x2000 && (first, second) != (0x2001, 0x0db8)
 }
 
 /// Why the peer's `init` ends the connection.

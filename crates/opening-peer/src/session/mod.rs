@@ -5,6 +5,7 @@
 //! opening as plain state.  A [`Session`] is the node's handle on it.
 
 mod channels;
+mod early;
 mod inbound;
 mod init;
 mod opening;
@@ -52,8 +53,9 @@ pub(crate) enum Command {
     },
     Cancel {
         key: Key,
-        done: Option<oneshot::Sender<()>>,
+        done: Option<oneshot::Sender<bool>>,
     },
+    Close,
     Confirmed {
         channel_id: ChannelId,
         confirmation: Box<Confirmation>,
@@ -129,6 +131,10 @@ pub enum ConfirmError {
     /// It is not about the channel's funding output.
     #[error(transparent)]
     Evidence(#[from] EvidenceError),
+    /// It counts, and `channel_ready` is due, but our signer did not give what goes into it.  The
+    /// next evidence asks again.
+    #[error("channel_ready is due, but this node could not make it")]
+    NotReady,
     /// The connection ended.
     #[error("the connection ended")]
     Disconnected,
@@ -214,6 +220,19 @@ impl Session {
         let (done, answer) = oneshot::channel();
         self.commands.send(Command::Send { message, done }).map_err(|_| SendError::Disconnected)?;
         answer.await.map_err(|_| SendError::Disconnected)?.map_err(SendError::Transport)
+    }
+
+    /// Ends the connection and every opening on it that is not yet being saved; returns when the
+    /// peer has been told what there was to tell, and what was being saved is.
+    pub async fn close(&mut self) {
+        // A task that is gone has closed it.
+        let _ = self.commands.send(Command::Close);
+        self.closed().await;
+    }
+
+    /// Whether the connection has ended.
+    pub fn is_closed(&self) -> bool {
+        *self.closed.borrow()
     }
 
     /// Waits until the connection has ended.

@@ -103,13 +103,13 @@ pub struct Canceller {
 }
 
 impl Canceller {
-    /// Ends the opening, unless its channel is already being saved; returns when the peer has
-    /// been told.
-    pub async fn cancel(&self) {
+    /// Ends the opening; returns when the peer's `error` is on its way.  `false` where there is
+    /// nothing left to end: the opening has failed, or its channel is being saved or is.
+    pub async fn cancel(&self) -> bool {
         let (done, told) = oneshot::channel();
         // A session that is gone has ended all of its openings.
         let _ = self.commands.send(Command::Cancel { key: self.key, done: Some(done) });
-        let _ = told.await;
+        told.await.unwrap_or(false)
     }
 }
 

@@ -5,11 +5,13 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use futures::FutureExt;
-use lightning::ln::msgs::{AcceptChannel, ChannelReady, FundingSigned};
+use lightning::ln::msgs::{AcceptChannel, FundingSigned};
 use lightning::ln::types::ChannelId;
 use opening_core::Role;
 use tokio::sync::{mpsc, oneshot};
 
+use super::early::Early;
+use super::inbound::ALL_CHANNELS;
 use super::opening::{Opening, OpeningChannels, Outcome};
 use super::task::{OurReport, Report, Task};
 use super::{Command, Key};
@@ -18,6 +20,7 @@ use crate::driver::gate::Gate;
 use crate::driver::line::{Inbound, Line};
 use crate::event::{Event, Failed};
 use crate::failure::{Failure, Stage};
+use crate::message::{Message, decode};
 use crate::negotiation::funder::Ask;
 use crate::negotiation::{BroadcastPermit, Opened};
 
@@ -32,14 +35,31 @@ struct Entry {
     temporary_channel_id: ChannelId,
     channel_id: Option<ChannelId>,
     stage: Stage,
+    /// The message that the stage waits for is with the driver.
+    received: bool,
     gate: Arc<Gate>,
     inbox: mpsc::UnboundedSender<Inbound>,
     outcome: oneshot::Sender<Outcome>,
     /// The handle, until `open_channel` is out.
     begun: Option<(oneshot::Sender<Result<Opening, Failed>>, Opening)>,
-    /// A zero-conf fundee sends `channel_ready` right behind `funding_signed`: we are still saving.
-    early_channel_ready: Option<ChannelReady>,
+    /// A fundee may go on right behind its `funding_signed`, while we are still saving.
+    early: Early,
 }
+
+impl Entry {
+    fn enter(&mut self, stage: Stage) {
+        self.stage = stage;
+        self.received = false;
+    }
+
+    /// Whether the peer has signed: for the peer the channel is there.
+    fn is_signed(&self) -> bool {
+        matches!(self.stage, Stage::Validation | Stage::Save)
+    }
+}
+
+/// Ids that entropy may give in vain before it is held to be broken.
+const TEMPORARY_ID_TRIES: usize = 8;
 
 impl Ours {
     pub(super) fn is_empty(&self) -> bool {
@@ -56,6 +76,26 @@ impl Ours {
 
     pub(super) fn stage(&self, key: Key) -> Option<Stage> {
         self.entries.get(&key).map(|entry| entry.stage)
+    }
+
+    pub(super) fn has_channel(&self, id: &ChannelId) -> bool {
+        self.entry(id).is_some_and(|entry| entry.channel_id == Some(*id))
+    }
+
+    pub(super) fn is_saving(&self, id: &ChannelId) -> bool {
+        self.entry(id).is_some_and(|entry| entry.gate.is_saving())
+    }
+
+    pub(super) fn keep_where_saving(&mut self, id: &ChannelId, message: &[u8]) {
+        for entry in self.entries.values_mut().filter(|entry| entry.gate.is_saving()) {
+            if *id == ALL_CHANNELS || entry.channel_id == Some(*id) {
+                entry.early.keep(message);
+            }
+        }
+    }
+
+    fn entry(&self, id: &ChannelId) -> Option<&Entry> {
+        self.entries.get(self.by_id.get(id)?)
     }
 
     fn remove(&mut self, key: Key) -> Option<Entry> {
@@ -76,7 +116,10 @@ impl Task {
         begun: oneshot::Sender<Result<Opening, Failed>>,
         commands: mpsc::UnboundedSender<Command>,
     ) {
-        let temporary_channel_id = self.fresh_temporary_id();
+        let Some(temporary_channel_id) = self.fresh_temporary_id() else {
+            let _ = begun.send(Err(self.no_temporary_id()));
+            return;
+        };
         let key = self.next_key();
         let (accepted, accepted_receiver) = oneshot::channel();
         let (funding_sender, funding) = mpsc::channel(1);
@@ -93,11 +136,12 @@ impl Task {
             temporary_channel_id,
             channel_id: None,
             stage: Stage::Keys,
+            received: false,
             gate: gate.clone(),
             inbox: inbox_sender,
             outcome,
             begun: Some((begun, handle)),
-            early_channel_ready: None,
+            early: Early::default(),
         };
         self.ours.by_id.insert(temporary_channel_id, key);
         self.ours.entries.insert(key, entry);
@@ -124,14 +168,26 @@ impl Task {
         });
     }
 
-    /// An id unlike any other with this peer (B2-OPEN-S-02).
-    fn fresh_temporary_id(&self) -> ChannelId {
-        loop {
-            let id = ChannelId(self.openings.node.entropy.bytes());
-            if !self.ours.by_id.contains_key(&id) && !self.channels.contains(&id) {
-                return id;
-            }
-        }
+    /// An id unlike any other with this peer, in either direction (B2-OPEN-S-02).
+    fn fresh_temporary_id(&self) -> Option<ChannelId> {
+        let is_in_use = |id: &ChannelId| {
+            self.names_channels(id) || self.ours.key(id).is_some() || self.theirs.key(id).is_some()
+        };
+        (0..TEMPORARY_ID_TRIES)
+            .map(|_| ChannelId(self.openings.node.entropy.bytes()))
+            .find(|id| !is_in_use(id))
+    }
+
+    fn no_temporary_id(&mut self) -> Failed {
+        let failed = Failed {
+            role: Role::Funder,
+            temporary_channel_id: ALL_CHANNELS,
+            channel_id: None,
+            stage: Stage::Keys,
+            failure: Arc::new(Failure::EntropyRepeats),
+        };
+        self.fail(&failed, None);
+        failed
     }
 
     pub(super) fn on_our_report(&mut self, key: Key, report: OurReport) {
@@ -144,12 +200,12 @@ impl Task {
                     // Where nobody waits for it, dropping the handle cancels.
                     let _ = begun.send(Ok(handle));
                 }
-                entry.stage = Stage::AcceptChannel;
+                entry.enter(Stage::AcceptChannel);
                 self.queue_logged(&message);
                 Stage::AcceptChannel
             }
             OurReport::Stage(stage) => {
-                entry.stage = stage;
+                entry.enter(stage);
                 stage
             }
             OurReport::Identified(channel_id) => {
@@ -158,7 +214,7 @@ impl Task {
                 return;
             }
             OurReport::FundingCreated { message, funded } => {
-                entry.stage = Stage::FundingSigned;
+                entry.enter(Stage::FundingSigned);
                 self.queue_logged(&message);
                 if let Some(funded) = funded {
                     let _ = funded.send(Ok(()));
@@ -177,16 +233,27 @@ impl Task {
         // Without a handle the permit is dropped; the saved channel knows what to broadcast.
         let _ = entry.outcome.send(Ok((opened.clone(), permit)));
         self.await_ready(opened);
-        if let Some(channel_ready) = entry.early_channel_ready {
-            self.on_channel_ready(&channel_ready);
+        self.on_early(entry.early);
+    }
+
+    /// What the peer said about a channel before it was saved.
+    pub(super) fn on_early(&mut self, early: Early) {
+        for bytes in early.into_messages() {
+            match decode(&bytes) {
+                Ok(Message::ChannelReady(message)) => self.on_channel_ready(&message, &bytes),
+                _ => self.openings.node.rest.message(&self.peer, &bytes),
+            }
         }
     }
 
     /// Ends an opening from outside its driver, unless its save has begun.
-    pub(super) fn interrupt_ours(&mut self, key: Key, failure: Failure) {
-        if self.ours.entries.get(&key).is_some_and(|entry| entry.gate.end()) {
+    /// `false` where it goes on.
+    pub(super) fn interrupt_ours(&mut self, key: Key, failure: Failure) -> bool {
+        let ended = self.ours.entries.get(&key).is_some_and(|entry| entry.gate.end());
+        if ended {
             self.fail_ours(key, failure);
         }
+        ended
     }
 
     fn fail_ours(&mut self, key: Key, failure: Failure) {
@@ -213,59 +280,49 @@ impl Task {
         let _ = entry.outcome.send(Err(failed));
     }
 
-    pub(super) fn on_accept_channel(&mut self, message: Box<AcceptChannel>) {
+    pub(super) fn on_accept_channel(&mut self, message: Box<AcceptChannel>, bytes: &[u8]) {
         let id = message.common_fields.temporary_channel_id;
-        let inbound = Inbound::AcceptChannel(message);
-        self.hand_to_ours(id, "accept_channel", Stage::AcceptChannel, Stage::Funding, inbound);
-    }
-
-    pub(super) fn on_funding_signed(&mut self, message: FundingSigned) {
-        let id = message.channel_id;
-        let inbound = Inbound::FundingSigned(message);
-        self.hand_to_ours(id, "funding_signed", Stage::FundingSigned, Stage::Validation, inbound);
-    }
-
-    /// Hands a message to the driver that waits for it; in any other stage it ends the opening.
-    fn hand_to_ours(
-        &mut self,
-        id: ChannelId,
-        message: &'static str,
-        expected: Stage,
-        next: Stage,
-        inbound: Inbound,
-    ) {
-        let Some(key) = self.ours.key(&id) else { return self.unknown_channel(id) };
-        let Some(entry) = self.ours.entries.get_mut(&key) else { return };
-        let stage = entry.stage;
-        // funding_signed names the final id, accept_channel the temporary one.
-        let named = match expected {
-            Stage::AcceptChannel => Some(entry.temporary_channel_id),
-            _ => entry.channel_id,
-        };
-        if stage != expected || named != Some(id) {
-            return self.interrupt_ours(key, Failure::OutOfOrder { message, stage });
+        if !self.hand_to_ours(id, Inbound::AcceptChannel(message)) {
+            self.on_out_of_place("accept_channel", id, bytes);
         }
-        entry.stage = next;
-        let (temporary_id, channel_id) = (entry.temporary_channel_id, entry.channel_id);
+    }
+
+    pub(super) fn on_funding_signed(&mut self, message: FundingSigned, bytes: &[u8]) {
+        let id = message.channel_id;
+        if !self.hand_to_ours(id, Inbound::FundingSigned(message)) {
+            self.on_out_of_place("funding_signed", id, bytes);
+        }
+    }
+
+    /// Hands a message to the driver that waits for it, once.  `false` if none does.
+    fn hand_to_ours(&mut self, id: ChannelId, inbound: Inbound) -> bool {
+        let key = self.ours.key(&id);
+        let Some(entry) = key.and_then(|key| self.ours.entries.get_mut(&key)) else { return false };
+        // accept_channel names the temporary id, funding_signed the final one.
+        let temporary_id = entry.temporary_channel_id;
+        let (stage, named) = match inbound {
+            Inbound::AcceptChannel(_) => (Stage::AcceptChannel, Some(temporary_id)),
+            Inbound::FundingSigned(_) => (Stage::FundingSigned, entry.channel_id),
+        };
+        if entry.stage != stage || entry.received || named != Some(id) {
+            return false;
+        }
+        entry.received = true;
         // A driver that is gone has reported why.
         let _ = entry.inbox.send(inbound);
-        if next == Stage::Validation {
-            self.progress(Role::Funder, temporary_id, channel_id, next);
-        }
-    }
-
-    /// Keeps a `channel_ready` that comes while we are still saving.  `false` if it is not for
-    /// such an opening.
-    pub(super) fn keep_early_channel_ready(&mut self, message: &ChannelReady) -> bool {
-        let Some(key) = self.ours.key(&message.channel_id) else { return false };
-        let Some(entry) = self.ours.entries.get_mut(&key) else { return false };
-        let stage = entry.stage;
-        let is_signed = matches!(stage, Stage::Validation | Stage::Save);
-        if is_signed && entry.channel_id == Some(message.channel_id) {
-            entry.early_channel_ready = Some(message.clone());
-        } else {
-            self.interrupt_ours(key, Failure::OutOfOrder { message: "channel_ready", stage });
+        if stage == Stage::FundingSigned {
+            entry.enter(Stage::Validation);
+            self.progress(Role::Funder, temporary_id, Some(id), Stage::Validation);
         }
         true
+    }
+
+    /// Keeps a message about a channel that the peer has signed and we have not saved yet.
+    /// `false` if it is about no such channel.
+    pub(super) fn keep_for_our_channel(&mut self, id: &ChannelId, bytes: &[u8]) -> bool {
+        let entry = self.ours.key(id).and_then(|key| self.ours.entries.get_mut(&key));
+        entry.is_some_and(|entry| {
+            entry.channel_id == Some(*id) && entry.is_signed() && entry.early.keep(bytes)
+        })
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bitcoin::secp256k1::PublicKey;
-use lightning::ln::msgs::{AcceptChannel, ErrorMessage, FundingSigned};
+use lightning::ln::msgs::{AcceptChannel, ErrorMessage, FundingSigned, WarningMessage};
 use lightning::ln::types::ChannelId;
 use lightning::ln::wire;
 use opening_core::{NegotiatedFeatures, Role};
@@ -118,8 +118,8 @@ impl Task {
         self.event(Event::Disconnected { reason });
     }
 
-    /// One thing that happens.  Our own side comes first: a peer that never stops talking cannot
-    /// keep it waiting.
+    /// One thing that happens.  Our own side and the clock come first: a peer that never stops
+    /// talking cannot keep them waiting.
     async fn turn(&mut self) -> Flow {
         let deadline = self.next_deadline();
         let until = deadline.unwrap_or_else(Instant::now);
@@ -133,6 +133,7 @@ impl Task {
                 Some(command) => self.on_command(command),
                 None => Flow::Close("this node let go of it".into()),
             },
+            () = sleep_until(until), if deadline.is_some() => self.on_deadline(),
             flushed = self.writer.flush(), if self.writer.needs_flush() => {
                 self.writing_since = None;
                 flushed.map_or_else(|error| Flow::Close(error.to_string()), |()| Flow::Continue)
@@ -142,7 +143,6 @@ impl Task {
                 Ok(None) => Flow::Close("the peer closed it".into()),
                 Err(error) => Flow::Close(error.to_string()),
             },
-            () = sleep_until(until), if deadline.is_some() => self.on_deadline(),
         }
     }
 
@@ -181,11 +181,12 @@ impl Task {
 
     fn on_command(&mut self, command: Command) -> Flow {
         match command {
+            Command::Close => return Flow::Close("this node closed it".into()),
             Command::Open { ask, begun, commands } => self.open(ask, begun, commands),
             Command::Cancel { key, done } => {
-                self.interrupt_ours(key, Failure::Cancelled);
+                let ended = self.interrupt_ours(key, Failure::Cancelled);
                 if let Some(done) = done {
-                    let _ = done.send(());
+                    let _ = done.send(ended);
                 }
             }
             Command::Confirmed { channel_id, confirmation, done } => {
@@ -193,6 +194,7 @@ impl Task {
             }
             Command::Unconfirmed { channel_id, done } => self.on_unconfirmed(channel_id, done),
             Command::Send { message, done } => {
+                self.on_sending(&message);
                 let _ = done.send(self.queue(&message));
             }
         }
@@ -207,16 +209,22 @@ impl Task {
         for key in self.theirs.keys() {
             self.interrupt_theirs(key, Failure::Disconnected);
         }
+        // Nobody is to wait for an answer while a save goes on.
+        self.commands.close();
+        while self.commands.try_recv().is_ok() {}
+        let mut is_alive = true;
         while !(self.ours.is_empty() && self.theirs.is_empty()) {
-            match self.reported.recv().await {
-                Some(report) => self.on_report(report),
-                None => break,
+            tokio::select! {
+                Some(report) = self.reported.recv() => self.on_report(report),
+                // What was said before does not wait for the save.
+                flushed = self.writer.flush(), if is_alive && self.writer.needs_flush() => {
+                    is_alive = flushed.is_ok();
+                }
             }
         }
         // Says the last words, to a peer that may be gone already.
         let patience = self.openings.node.deadlines.peer;
-        let _ = tokio::time::timeout(patience, self.writer.flush()).await;
-        let _ = self.writer.close().await;
+        let _ = tokio::time::timeout(patience, self.writer.close()).await;
     }
 
     pub(super) fn next_key(&mut self) -> Key {
@@ -244,10 +252,17 @@ impl Task {
         }
     }
 
-    /// Sends `error` and tells the node.
-    pub(super) fn send_error(&mut self, channel_id: ChannelId, text: String) {
-        self.send(&ErrorMessage { channel_id, data: text.clone() });
-        self.event(Event::ErrorSent { channel_id, text });
+    /// Refuses what the peer said and tells the node: by `error`, or by `warning` where the id
+    /// names channels that are to live on (B1-ERR-S-06, B1-ERR-S-08).
+    pub(super) fn refuse(&mut self, channel_id: ChannelId, text: String) {
+        let data = text.clone();
+        if self.must_survive(&channel_id) {
+            self.send(&WarningMessage { channel_id, data });
+            self.event(Event::WarningSent { channel_id, text });
+        } else {
+            self.send(&ErrorMessage { channel_id, data });
+            self.event(Event::ErrorSent { channel_id, text });
+        }
     }
 
     pub(super) fn progress(
@@ -263,7 +278,7 @@ impl Task {
     /// Tells peer and node that an opening has failed.
     pub(super) fn fail(&mut self, failed: &Failed, reply_to: Option<ChannelId>) {
         if let (Some(channel_id), Some(text)) = (reply_to, failed.failure.reply()) {
-            self.send_error(channel_id, text);
+            self.refuse(channel_id, text);
         }
         log::info!("{}: {failed}", self.peer);
         self.event(Event::Failed(failed.clone()));

@@ -45,10 +45,11 @@ impl ChannelStore for MemoryStore {
 
     async fn reserve_dbids(&self, count: u64) -> Result<Range<u64>, StoreError> {
         self.contents(|contents| {
-            let first = contents.reserved_dbids + 1;
-            contents.reserved_dbids =
-                contents.reserved_dbids.checked_add(count).ok_or(StoreError::Exhausted)?;
-            Ok(first..contents.reserved_dbids + 1)
+            let reserved = contents.reserved_dbids;
+            let last = reserved.checked_add(count).ok_or(StoreError::Exhausted)?;
+            let end = last.checked_add(1).ok_or(StoreError::Exhausted)?;
+            contents.reserved_dbids = last;
+            Ok(reserved + 1..end)
         })
     }
 }

@@ -47,6 +47,9 @@ pub enum StoreError {
     /// No answer in time: the channel may or may not be kept.
     #[error("no answer within {0:?}")]
     Silent(Duration),
+    /// The store panicked, or the program is ending: what it was asked may or may not be done.
+    #[error("it was interrupted")]
+    Interrupted,
     /// An entry that is not what was written.
     #[error("entry {key} is damaged: {defect}")]
     Damaged {
@@ -84,6 +87,7 @@ impl StoreError {
         match self {
             Self::Io { .. } => "store-io",
             Self::Silent(_) => "store-silent",
+            Self::Interrupted => "store-interrupted",
             Self::Damaged { .. } => "store-damaged",
             Self::UnknownVersion { .. } => "store-unknown-version",
             Self::Directory { .. } => "store-directory",
@@ -92,10 +96,11 @@ impl StoreError {
     }
 }
 
-/// Saves a channel and gives the proof that releases what its [`crate::negotiation::Held`] holds.
+/// Saves a channel and gives the proof that releases what its [`crate::negotiation::Held`] holds;
+/// an error leaves it unknown whether the channel is kept.
 // A task of its own: a save that is late, or whose opening nobody waits for any more, still runs
 // to its end.
-pub(crate) async fn save(
+pub async fn save(
     store: Arc<dyn ChannelStore>,
     opened: Arc<Opened>,
     deadline: Duration,
@@ -104,7 +109,7 @@ pub(crate) async fn save(
     let saving = tokio::spawn(async move { store.save(&opened).await });
     match tokio::time::timeout(deadline, saving).await {
         Ok(Ok(saved)) => saved.map(|()| Saved::new(channel_id)),
-        // The store panicked, or the runtime is going down: nothing is known about the save.
-        Ok(Err(_)) | Err(_) => Err(StoreError::Silent(deadline)),
+        Ok(Err(_)) => Err(StoreError::Interrupted),
+        Err(_) => Err(StoreError::Silent(deadline)),
     }
 }

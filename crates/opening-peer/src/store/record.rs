@@ -198,6 +198,9 @@ pub(super) fn decode(key: &str, bytes: &[u8]) -> Result<Opened, StoreError> {
     let mut payload = unseal(key, bytes)?;
     let record: Record =
         Readable::read(&mut payload).map_err(|error| damaged(format!("{error:?}")))?;
+    if !payload.is_empty() {
+        return Err(damaged("it goes on after its end".into()));
+    }
     let channel_type = ChannelType::from_features(&record.channel_type)
         .ok_or_else(|| damaged("its channel type is undefined".into()))?;
     let parameters = ChannelParameters {
@@ -212,6 +215,10 @@ pub(super) fn decode(key: &str, bytes: &[u8]) -> Result<Opened, StoreError> {
     };
     let (channel_id, local_commitment, remote_commitment) =
         Opened::rebuild(&parameters).map_err(|error| damaged(error.to_string()))?;
+    // A copy under another name would be a second channel with the same keys.
+    if channel_id.to_string() != key {
+        return Err(damaged(format!("it holds channel {channel_id}")));
+    }
     Ok(Opened {
         reference: ChannelRef { peer: record.peer, dbid: record.dbid },
         temporary_channel_id: record.temporary_channel_id,

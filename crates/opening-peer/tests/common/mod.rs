@@ -2,6 +2,12 @@
 
 // Every test file compiles its own copy and uses a part of it.
 #![allow(dead_code, unreachable_pub)]
+// Clippy's exception for tests does not reach their helpers.
+#![allow(clippy::unwrap_used)]
+
+pub mod here;
+pub mod parts;
+pub mod raw_peer;
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -54,6 +60,33 @@ impl Seen {
             Ok(found) => found,
             Err(_) => panic!("not seen; seen: {:#?}", self.lines()),
         }
+    }
+
+    /// Waits for an event that is `wanted`, and removes it.
+    pub async fn take(&self, wanted: impl Fn(&Event) -> bool) -> Event {
+        let search = async {
+            loop {
+                let news = self.news.notified();
+                if let Some(taken) = self.try_take(&wanted) {
+                    return taken;
+                }
+                news.await;
+            }
+        };
+        match tokio::time::timeout(Duration::from_secs(20), search).await {
+            Ok(taken) => taken,
+            Err(_) => panic!("not seen; seen: {:#?}", self.lines()),
+        }
+    }
+
+    fn try_take(&self, wanted: impl Fn(&Event) -> bool) -> Option<Event> {
+        let mut events = self.events.lock().unwrap();
+        let index = events.iter().position(wanted)?;
+        Some(events.remove(index))
+    }
+
+    pub fn count(&self, wanted: impl Fn(&Event) -> bool) -> usize {
+        self.events.lock().unwrap().iter().filter(|event| wanted(event)).count()
     }
 
     /// The operator's lines so far.

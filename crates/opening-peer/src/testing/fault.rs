@@ -1,0 +1,124 @@
+//! What goes wrong, and when.
+
+use std::collections::HashMap;
+use std::future::pending;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::watch;
+
+/// What goes wrong with a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// It fails, and nothing was done.
+    FailBefore,
+    /// It is done, and fails nevertheless.
+    FailAfter,
+    /// Nothing is done, and no answer comes.
+    StallBefore,
+    /// It is done, and no answer comes.
+    StallAfter,
+    /// It waits for [`Faults::release`] and is then done as if nothing had happened.
+    Hold,
+    /// It panics.
+    Panic,
+}
+
+/// Instead of the number of a call: each of them.
+pub const EVERY: u32 = 0;
+
+/// Which calls go wrong, by the method's name and its count from 1.  Clones share plan and counts.
+#[derive(Clone, Debug)]
+pub struct Faults(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    plan: Mutex<Plan>,
+    struck: watch::Sender<bool>,
+    released: watch::Sender<bool>,
+}
+
+#[derive(Debug, Default)]
+struct Plan {
+    faults: HashMap<(&'static str, u32), Fault>,
+    calls: HashMap<&'static str, u32>,
+}
+
+impl Faults {
+    /// Nothing goes wrong.
+    pub fn none() -> Self {
+        Self(Arc::new(Shared {
+            plan: Mutex::default(),
+            struck: watch::Sender::new(false),
+            released: watch::Sender::new(false),
+        }))
+    }
+
+    /// The same, and `fault` at the `nth` call of `method`, or at [`EVERY`] one.
+    pub fn at(self, method: &'static str, nth: u32, fault: Fault) -> Self {
+        self.plan().faults.insert((method, nth), fault);
+        self
+    }
+
+    /// From now on nothing goes wrong; calls that stall go on stalling.
+    pub fn repair(&self) {
+        self.plan().faults.clear();
+    }
+
+    /// How often `method` has been called.
+    pub fn calls(&self, method: &str) -> u32 {
+        self.plan().calls.get(method).copied().unwrap_or(0)
+    }
+
+    /// Waits until something has gone wrong.
+    pub async fn struck(&self) {
+        // The sender lives in `self`.
+        let _ = self.0.struck.subscribe().wait_for(|struck| *struck).await;
+    }
+
+    /// Lets every held call go on, now and later.
+    pub fn release(&self) {
+        self.0.released.send_replace(true);
+    }
+
+    /// Does `act` as call of `method`, or what goes wrong instead.
+    pub async fn around<T, E>(
+        &self,
+        method: &'static str,
+        act: impl Future<Output = Result<T, E>>,
+        failure: impl FnOnce() -> E,
+    ) -> Result<T, E> {
+        match self.next(method) {
+            None => act.await,
+            Some(Fault::FailBefore) => Err(failure()),
+            Some(Fault::FailAfter) => act.await.and_then(|_| Err(failure())),
+            Some(Fault::StallBefore) => pending().await,
+            Some(Fault::StallAfter) => {
+                act.await?;
+                pending().await
+            }
+            Some(Fault::Hold) => {
+                let _ = self.0.released.subscribe().wait_for(|released| *released).await;
+                act.await
+            }
+            Some(Fault::Panic) => panic!("{method} panics on purpose"),
+        }
+    }
+
+    /// Counts a call.
+    fn next(&self, method: &'static str) -> Option<Fault> {
+        let mut plan = self.plan();
+        let calls = plan.calls.entry(method).or_default();
+        *calls += 1;
+        let nth = *calls;
+        let at = |nth| plan.faults.get(&(method, nth)).copied();
+        let fault = at(nth).or_else(|| at(EVERY));
+        if fault.is_some() {
+            self.0.struck.send_replace(true);
+        }
+        fault
+    }
+
+    fn plan(&self) -> MutexGuard<'_, Plan> {
+        self.0.plan.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,405 @@
+//! Money order: nothing leaves for a channel that is not saved, and nothing ends one that is.
+
+mod common;
+mod faulty;
+
+use std::time::Duration;
+
+use common::{ask, signed};
+use faulty::{
+    From, HSM_CALLS, Party, Wire, connect, connect_faulty, faulty_node, finish, open, settle,
+};
+use lightning::ln::msgs::ErrorMessage;
+use lightning::ln::types::ChannelId;
+use opening_peer::message::Message;
+use opening_peer::session::CompleteError;
+use opening_peer::testing::{EVERY, Fault, Faults};
+use opening_peer::{Failure, FundingTransaction, Stage};
+
+const FUNDING_CREATED: u16 = 34;
+const FUNDING_SIGNED: u16 = 35;
+const CHANNEL_READY: u16 = 36;
+
+const FAULTS: [Fault; 5] =
+    [Fault::FailBefore, Fault::FailAfter, Fault::StallBefore, Fault::StallAfter, Fault::Panic];
+
+/// The stable name of what a store's fault looks like.
+fn store_code(call: &str, fault: Fault) -> &'static str {
+    match (call, fault) {
+        (_, Fault::FailBefore | Fault::FailAfter) => "store-io",
+        (_, Fault::StallBefore | Fault::StallAfter) => "store-silent",
+        _ => "store-interrupted",
+    }
+}
+
+fn of<'a>(which: From, funder: &'a Party, fundee: &'a Party) -> (&'a Party, &'a Party) {
+    match which {
+        From::Funder => (funder, fundee),
+        From::Fundee => (fundee, funder),
+    }
+}
+
+fn assert_nothing_pending(funder: &Party, fundee: &Party) {
+    assert_eq!((funder.openings.pending(), fundee.openings.pending()), (0, 0));
+}
+
+/// The peer learns that something is wrong here, and not what.
+fn assert_discreet(wire: &Wire, which: From) {
+    let errors = wire.errors(which);
+    assert!(errors.iter().all(|text| text == "internal error"), "{errors:?}");
+}
+
+// req: B2-FC-S-03, B2-FS-R-02, B2-EST-B-05
+#[tokio::test(start_paused = true)]
+async fn a_store_that_fails_anyhow_lets_nothing_leave() {
+    for which in [From::Funder, From::Fundee] {
+        for call in ["reserve_dbids", "save"] {
+            for fault in FAULTS {
+                store_fails(which, call, fault).await;
+            }
+        }
+    }
+}
+
+async fn store_fails(which: From, call: &'static str, fault: Fault) {
+    let case = format!("{which:?} {call} {fault:?}");
+    let faults = Faults::none().at(call, 1, fault);
+    let (funder, fundee, wire) = connect_faulty(which, &faults).await;
+    // An error instead of a permit.
+    let failed = open(&funder).await.unwrap_err();
+    let (faulty, sound) = of(which, &funder, &fundee);
+    let own = faulty.log.failed().await;
+    assert_eq!(own.failure.code(), store_code(call, fault), "{case}");
+    let stage = match (which, call) {
+        (_, "save") => Stage::Save,
+        (From::Funder, _) => Stage::Keys,
+        (From::Fundee, _) => Stage::Decision,
+    };
+    assert_eq!(own.stage, stage, "{case}");
+    settle().await;
+    match which {
+        From::Funder => assert_eq!(failed.failure.code(), own.failure.code(), "{case}"),
+        From::Fundee => {
+            assert!(
+                matches!(&*failed.failure, Failure::PeerError(text) if text == "internal error")
+            );
+            assert!(!wire.types(From::Fundee).contains(&FUNDING_SIGNED), "{case}");
+        }
+    }
+    assert_discreet(&wire, which);
+    assert_eq!(faulty.log.opened_so_far(), 0, "{case}");
+    assert_eq!(faulty.log.failures().len(), 1, "{case}");
+    assert_nothing_pending(&funder, &fundee);
+    // Nothing was deleted: what was done stays, because nobody knows that it was not.
+    let was_saved = call == "save" && matches!(fault, Fault::FailAfter | Fault::StallAfter);
+    assert_eq!(faulty.kept().await.len(), usize::from(was_saved), "{case}");
+    if which == From::Funder && call == "save" {
+        assert_eq!(sound.kept().await.len(), 1, "the fundee has saved before it signed: {case}");
+    }
+    // The connection is as good as before, unless the store still does not answer.
+    faults.repair();
+    let stalls = matches!(fault, Fault::StallBefore | Fault::StallAfter);
+    if call == "save" || !stalls {
+        let other = FundingTransaction::Outpoint(
+            "11".repeat(32)
+                .parse::<bitcoin::Txid>()
+                .map(|txid| bitcoin::OutPoint { txid, vout: 1 })
+                .unwrap(),
+        );
+        let pending = funder.session.open(ask()).await.unwrap().accepted().await.unwrap();
+        let _permit = pending.complete(other).await.unwrap().opened().await.unwrap();
+    } else {
+        assert_eq!(open(&funder).await.unwrap_err().role, opening_core::Role::Funder);
+        assert_eq!(
+            faults.calls(call),
+            1,
+            "a store that does not answer is not asked again: {case}"
+        );
+    }
+    assert_nothing_pending(&funder, &fundee);
+}
+
+// req: B2-FC-S-03, B2-FS-R-02, B2-EST-B-05
+#[tokio::test(start_paused = true)]
+async fn a_signer_that_fails_anyhow_lets_nothing_leave() {
+    for which in [From::Funder, From::Fundee] {
+        for call in HSM_CALLS {
+            for fault in FAULTS {
+                signer_fails(which, call, 1, fault).await;
+            }
+        }
+    }
+    // A fundee asks for its channel again on funding_created.
+    for fault in FAULTS {
+        signer_fails(From::Fundee, "channel", 2, fault).await;
+    }
+}
+
+async fn signer_fails(which: From, call: &'static str, nth: u32, fault: Fault) {
+    let case = format!("{which:?} {call} {nth} {fault:?}");
+    let faults = Faults::none().at(call, nth, fault);
+    let (funder, fundee, wire) = connect_faulty(which, &faults).await;
+    assert!(open(&funder).await.is_err(), "{case}");
+    let (faulty, _) = of(which, &funder, &fundee);
+    let own = faulty.log.failed().await;
+    let code = match fault {
+        Fault::FailBefore | Fault::FailAfter => "signer-indeterminate",
+        Fault::Panic => "internal-panic",
+        _ => "signer-silent",
+    };
+    assert_eq!(own.failure.code(), code, "{case}");
+    settle().await;
+    assert_discreet(&wire, which);
+    let may_say = match (which, call) {
+        // Only the last of the funder's calls comes after its signature has left.
+        (From::Funder, "validate_holder_commitment") => None,
+        (From::Funder, _) => Some(FUNDING_CREATED),
+        (From::Fundee, _) => Some(FUNDING_SIGNED),
+    };
+    if let Some(type_number) = may_say {
+        assert!(!wire.types(which).contains(&type_number), "{case}");
+    }
+    assert_eq!(faulty.kept().await, [], "{case}");
+    assert_eq!(faulty.log.opened_so_far(), 0, "{case}");
+    assert_eq!(faulty.log.failures().len(), 1, "{case}");
+    assert_nothing_pending(&funder, &fundee);
+    // The next opening is not hurt.
+    faults.repair();
+    let _permit = open(&funder).await.unwrap();
+    assert_nothing_pending(&funder, &fundee);
+}
+
+/// What may come in while the node is at work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Interruption {
+    Disconnect,
+    Error,
+    ErrorByFirstId,
+    ErrorForAll,
+    Cancel,
+    DropHandle,
+    DropSession,
+}
+
+const AT_FUNDER: [Interruption; 7] = [
+    Interruption::Disconnect,
+    Interruption::Error,
+    Interruption::ErrorByFirstId,
+    Interruption::ErrorForAll,
+    Interruption::Cancel,
+    Interruption::DropHandle,
+    Interruption::DropSession,
+];
+
+const AT_FUNDEE: [Interruption; 5] = [
+    Interruption::Disconnect,
+    Interruption::Error,
+    Interruption::ErrorByFirstId,
+    Interruption::ErrorForAll,
+    Interruption::DropSession,
+];
+
+/// Brings an opening to the call that `faults` hold, interrupts it there, lets the call go on.
+/// Returns (opened, failed, kept) of the node that was interrupted, and what the peer heard.
+async fn interrupt(
+    which: From,
+    call: &'static str,
+    interruption: Interruption,
+) -> (usize, Vec<(&'static str, &'static str)>, usize, Vec<u16>) {
+    let faults = Faults::none().at(call, 1, Fault::Hold);
+    let (funder, fundee, wire) = connect_faulty(which, &faults).await;
+    let opening = funder.session.open(ask()).await.unwrap();
+    let (first_id, canceller) = (opening.temporary_channel_id(), opening.canceller());
+    let handle = tokio::spawn(finish(opening));
+    faults.struck().await;
+    settle().await;
+    let id = wire.said(From::Funder).iter().find_map(|message| match message {
+        Message::FundingCreated(it) => Some(ChannelId(
+            opening_core::channel_id(bitcoin::OutPoint {
+                txid: it.funding_txid,
+                vout: it.funding_output_index.into(),
+            })
+            .unwrap(),
+        )),
+        _ => None,
+    });
+    let error = |channel_id| {
+        let data = "enough".into();
+        wire.inject(which.other(), &ErrorMessage { channel_id, data });
+    };
+    let (mut funder_session, mut fundee_session) = (Some(funder.session), Some(fundee.session));
+    match interruption {
+        Interruption::Disconnect => wire.cut(),
+        Interruption::Error => error(id.unwrap_or(first_id)),
+        Interruption::ErrorByFirstId => error(first_id),
+        Interruption::ErrorForAll => error(ChannelId([0; 32])),
+        Interruption::Cancel => drop(canceller.cancel().await),
+        Interruption::DropHandle => handle.abort(),
+        Interruption::DropSession if which == From::Funder => {
+            handle.abort();
+            drop(canceller);
+            funder_session = None;
+        }
+        Interruption::DropSession => fundee_session = None,
+    }
+    settle().await;
+    let heard_before = wire.types(which);
+    assert_eq!(heard_before.contains(&FUNDING_SIGNED), false, "{which:?} {call} {interruption:?}");
+    faults.release();
+    tokio::time::sleep(Duration::from_secs(3600)).await;
+    let (party_log, openings, store) = match which {
+        From::Funder => (&funder.log, &funder.openings, &funder.store),
+        From::Fundee => (&fundee.log, &fundee.openings, &fundee.store),
+    };
+    assert_eq!(openings.pending(), 0);
+    use opening_peer::store::ChannelStore as _;
+    let kept = store.load_all().await.unwrap().len();
+    drop((funder_session, fundee_session));
+    (party_log.opened_so_far(), party_log.failures(), kept, wire.types(which))
+}
+
+// req: B2-FC-S-03, B2-FS-R-02
+#[tokio::test(start_paused = true)]
+async fn what_comes_during_the_save_does_not_end_the_channel() {
+    for (which, interruptions) in [(From::Funder, &AT_FUNDER[..]), (From::Fundee, &AT_FUNDEE[..])] {
+        for &interruption in interruptions {
+            let (opened, failed, kept, _) = interrupt(which, "save", interruption).await;
+            assert_eq!((opened, failed, kept), (1, vec![], 1), "{which:?} {interruption:?}");
+        }
+    }
+}
+
+// req: B1-ERR-R-02, B1-ERR-R-01
+#[tokio::test(start_paused = true)]
+async fn what_comes_before_the_save_ends_the_channel_whatever_the_signer_then_says() {
+    for (which, call, interruptions) in [
+        (From::Funder, "sign_counterparty_commitment", &AT_FUNDER[..]),
+        (From::Funder, "validate_holder_commitment", &AT_FUNDER[..]),
+        (From::Fundee, "validate_holder_commitment", &AT_FUNDEE[..]),
+        (From::Fundee, "sign_counterparty_commitment", &AT_FUNDEE[..]),
+    ] {
+        for &interruption in interruptions {
+            let case = format!("{which:?} {call} {interruption:?}");
+            let (opened, failed, kept, heard) = interrupt(which, call, interruption).await;
+            assert_eq!((opened, failed.len(), kept), (0, 1, 0), "{case}: {failed:?}");
+            let stage = match (which, call) {
+                (From::Funder, "sign_counterparty_commitment") => "signature",
+                (From::Funder, _) => "validation",
+                (From::Fundee, _) => "commitments",
+            };
+            let code = match interruption {
+                Interruption::Disconnect | Interruption::DropSession
+                    if which == From::Fundee || interruption == Interruption::Disconnect =>
+                {
+                    "disconnected"
+                }
+                Interruption::Error | Interruption::ErrorByFirstId | Interruption::ErrorForAll => {
+                    "peer-error"
+                }
+                _ => "cancelled",
+            };
+            assert_eq!(failed[0], (stage, code), "{case}");
+            assert!(!heard.contains(&FUNDING_SIGNED), "{case}");
+            if stage == "signature" {
+                assert!(!heard.contains(&FUNDING_CREATED), "{case}");
+            }
+        }
+    }
+}
+
+// req: B2-FS-R-02
+#[tokio::test(start_paused = true)]
+async fn a_save_beyond_its_deadline_is_unknown_and_keeps_the_channels_name() {
+    for which in [From::Funder, From::Fundee] {
+        let faults = Faults::none().at("save", 1, Fault::Hold);
+        let (funder, fundee, wire) = connect_faulty(which, &faults).await;
+        assert!(open(&funder).await.is_err());
+        let (faulty, _) = of(which, &funder, &fundee);
+        assert_eq!(faulty.log.failures(), [("save", "store-silent")]);
+        let before = wire.types(which).len();
+        faults.release();
+        settle().await;
+        // It was saved after all: nothing leaves for it, and nothing is deleted.
+        let kept = faulty.kept().await;
+        assert_eq!(kept.len(), 1);
+        assert_eq!(wire.types(which).len(), before, "{which:?}");
+        assert_eq!(faulty.log.opened_so_far(), 0);
+        // A second channel of that outpoint would overwrite the first.
+        let outpoint = kept[0].parameters.funding_outpoint;
+        let pending = funder.session.open(ask()).await.unwrap().accepted().await.unwrap();
+        let completed = pending.complete(FundingTransaction::Outpoint(outpoint)).await;
+        let failed = match completed {
+            Ok(signing) => signing.opened().await.unwrap_err(),
+            Err((CompleteError::Failed(failed), None)) => failed,
+            Err(other) => panic!("{other:?}"),
+        };
+        match which {
+            From::Funder => assert_eq!(failed.failure.code(), "outpoint-in-use"),
+            From::Fundee => {
+                assert_eq!(wire.errors(From::Fundee)[1], "the funding outpoint is in use")
+            }
+        }
+        assert_eq!(faulty.kept().await, kept);
+    }
+}
+
+// req: B2-EST-B-03, B2-FS-R-03
+#[tokio::test(start_paused = true)]
+async fn the_permit_comes_once_right_after_the_save_and_names_the_channel() {
+    let faults = Faults::none().at("save", 1, Fault::Hold);
+    let (funder, fundee, wire) = connect_faulty(From::Funder, &faults).await;
+    let pending = funder.session.open(ask()).await.unwrap().accepted().await.unwrap();
+    let funding = signed(&pending.needed().output);
+    let FundingTransaction::Signed(transaction) = &funding else { unreachable!() };
+    let txid = transaction.compute_txid();
+    let signing = pending.complete(funding).await.unwrap();
+    let mut opened = Box::pin(signing.opened());
+    faults.struck().await;
+    settle().await;
+    assert!(wire.types(From::Fundee).contains(&FUNDING_SIGNED));
+    assert!(futures::poll!(&mut opened).is_pending(), "a permit before the save");
+    faults.release();
+    let (opened, permit) = opened.await.unwrap();
+    assert_eq!(permit.channel_id(), opened.channel_id);
+    assert_eq!(opened.parameters.funding_outpoint.txid, txid);
+    assert_eq!(opened.funding_transaction.as_ref().unwrap().compute_txid(), txid);
+    let created = wire.said(From::Funder).into_iter().find_map(|message| match message {
+        Message::FundingCreated(it) => Some(it.funding_txid),
+        _ => None,
+    });
+    assert_eq!(created, Some(txid));
+    assert_eq!((funder.kept().await.len(), fundee.kept().await.len()), (1, 1));
+    assert_eq!(funder.log.opened_so_far(), 1);
+}
+
+// req: B2-FS-R-02
+#[tokio::test(start_paused = true)]
+async fn funding_signed_leaves_only_when_the_fundee_has_saved() {
+    let faults = Faults::none().at("save", EVERY, Fault::Hold);
+    let (funder, fundee, wire) = connect_faulty(From::Fundee, &faults).await;
+    let handle = tokio::spawn(async move { (open(&funder).await, funder) });
+    faults.struck().await;
+    tokio::time::sleep(Duration::from_secs(29)).await;
+    assert!(!wire.types(From::Fundee).contains(&FUNDING_SIGNED));
+    faults.release();
+    let (opened, _funder) = handle.await.unwrap();
+    assert_eq!(fundee.log.opened().await.channel_id, opened.unwrap().0.channel_id);
+    assert!(wire.types(From::Fundee).contains(&FUNDING_SIGNED));
+    assert!(!wire.types(From::Fundee).contains(&CHANNEL_READY));
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_openings_wait_one_deadline_for_a_stalled_store_not_one_after_the_other() {
+    let faults = Faults::none().at("reserve_dbids", EVERY, Fault::StallBefore);
+    let (funder, fundee, _wire) =
+        connect(faulty_node(1, &Faults::none()), faulty_node(2, &faults)).await;
+    let begin = tokio::time::Instant::now();
+    let openings = (0..4).map(|_| open(&funder));
+    for failed in futures::future::join_all(openings).await {
+        assert!(matches!(&*failed.unwrap_err().failure, Failure::PeerError(_)));
+    }
+    assert_eq!(begin.elapsed().as_secs(), 30);
+    assert_eq!(fundee.log.failures(), [("decision", "store-silent"); 4]);
+    assert_eq!(faults.calls("reserve_dbids"), 1);
+    assert_nothing_pending(&funder, &fundee);
+}
