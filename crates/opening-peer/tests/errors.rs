@@ -148,7 +148,7 @@ async fn while_funding_created_is_unanswered_either_id_ends_the_opening() {
     }
 }
 
-// req: B1-ERR-S-02, B1-ERR-S-03
+// req: B1-ERR-S-02, B1-ERR-S-03, B2-SHUT-S-01
 #[tokio::test]
 async fn our_own_errors_use_the_temporary_id_until_the_commitments_are_exchanged() {
     let here = Here::new();

@@ -27,8 +27,11 @@ fn pushes(format: CommitmentFormat) -> [u64; 4] {
 async fn open(channel_type: ChannelType, push_satoshis: u64) -> [Opened; 2] {
     let mut bounds = regtest_bounds();
     bounds.limits.trust_zeroconf = true;
-    let node = |secret| node_within(secret, &Faults::none(), bounds.clone());
-    let (funder, fundee, _wire) = connect(node(1), node(2)).await;
+    let funder = node_within(1, &Faults::none(), bounds.clone());
+    // Unlike the funder's, so that one cannot be mistaken for the other.
+    (bounds.limits.to_self_delay, bounds.limits.dust_limit_satoshis) = (99, Amount::from_sat(600));
+    let fundee = node_within(2, &Faults::none(), bounds);
+    let (funder, fundee, _wire) = connect(funder, fundee).await;
     let ask = Ask {
         funding_satoshis: FUNDING,
         feerate_per_kw: FEERATE,

@@ -88,7 +88,7 @@ impl Task {
     fn on_warning(&mut self, warning: WarningMessage, bytes: &[u8]) {
         let WarningMessage { channel_id, data: text } = warning;
         self.event(Event::WarningReceived { channel_id, text });
-        if self.is_node_s(&channel_id) {
+        if self.belongs_to_node(&channel_id) {
             self.openings.node.rest.message(&self.peer, bytes);
         }
     }
@@ -96,7 +96,7 @@ impl Task {
     fn on_error(&mut self, error: ErrorMessage, bytes: &[u8]) {
         let ErrorMessage { channel_id, data: text } = error;
         let all = channel_id == ALL_CHANNELS;
-        let node_s = all || self.is_node_s(&channel_id);
+        let node_s = all || self.belongs_to_node(&channel_id);
         let (ours, theirs) = self.pending(&channel_id);
         if !(node_s || !ours.is_empty() || !theirs.is_empty()) {
             // An error about nothing is ignored (B1-ERR-R-05).
@@ -149,7 +149,7 @@ impl Task {
 
     /// Before the funding is signed there is nothing to shut down (B2-SHUT-R-01).
     fn on_shutdown(&mut self, id: ChannelId, bytes: &[u8]) {
-        let is_kept = !self.is_node_s(&id)
+        let is_kept = !self.belongs_to_node(&id)
             && (self.keep_for_our_channel(&id, bytes) || self.keep_for_their_channel(&id, bytes));
         if !is_kept {
             self.on_out_of_place("shutdown", id, bytes);
@@ -159,7 +159,7 @@ impl Task {
     /// A message that is no step of a pending opening: the node's if it is about an opened
     /// channel; else it ends the opening that it names, or is answered (B1-ERR-S-05).
     pub(super) fn on_out_of_place(&mut self, message: &'static str, id: ChannelId, bytes: &[u8]) {
-        if self.is_node_s(&id) {
+        if self.belongs_to_node(&id) {
             return self.openings.node.rest.message(&self.peer, bytes);
         }
         let (ours, theirs) = (self.ours.key(&id), self.theirs.key(&id));
@@ -179,7 +179,7 @@ impl Task {
     }
 
     /// Whether it is an opened channel, of this session's making or not.
-    fn is_node_s(&self, id: &ChannelId) -> bool {
+    fn belongs_to_node(&self, id: &ChannelId) -> bool {
         self.channels.contains(id) || self.openings.node.rest.owns(&self.peer, id)
     }
 
@@ -191,7 +191,7 @@ impl Task {
     /// Whether it is no temporary id, but one of a channel, or of all of them.
     pub(super) fn names_channels(&self, id: &ChannelId) -> bool {
         *id == ALL_CHANNELS
-            || self.is_node_s(id)
+            || self.belongs_to_node(id)
             // Saved, but of an earlier connection: an `error` would make the peer close it.
             || self.openings.has_channel(id)
             || self.ours.has_channel(id)
@@ -210,7 +210,7 @@ impl Task {
                 return Flow::Close(format!("the peer's message of type {type_number}: truncated"));
             };
             let id = ChannelId(id);
-            if is_answered(type_number) || self.is_node_s(&id) {
+            if is_answered(type_number) || self.belongs_to_node(&id) {
                 self.on_out_of_place("message of an open channel", id, bytes);
                 return Flow::Continue;
             }
@@ -227,7 +227,7 @@ impl Task {
         let is_signature = defect.kind == UndecodableKind::InvalidSignature;
         if let Some(id) = defect.channel_id
             && (self.openings.node.rest.owns(&self.peer, &id)
-                || is_signature && self.is_node_s(&id))
+                || is_signature && self.belongs_to_node(&id))
         {
             // Its owner may read what is unknown here.
             self.openings.node.rest.message(&self.peer, bytes);

@@ -10,8 +10,8 @@ use opening_core::features::missing_dependency;
 use opening_core::{Feature, NegotiatedFeatures};
 
 /// The features that this library serves, all optional, and those that nodes of today expect of
-/// each other whatever they do: `var_onion_optin` (9) and `payment_secret` (15), which are the
-/// rest of the node's duty.
+/// each other whatever they do: `option_data_loss_protect` (1), `var_onion_optin` (9) and
+/// `payment_secret` (15), which are the rest of the node's duty.
 pub fn default_features() -> InitFeatures {
     let mut features = InitFeatures::empty();
     features.set_data_loss_protect_optional();

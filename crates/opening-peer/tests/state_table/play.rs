@@ -145,7 +145,7 @@ impl Scene {
     /// What the state waited for, and all that follows it.
     async fn goes_next(&mut self, message: Message, bytes: &[u8]) {
         if message == ChannelReady {
-            return self.to_ready(Some(bytes)).await;
+            return self.reach_ready(Some(bytes)).await;
         }
         self.step(Valves::Run, Some(bytes)).await;
         self.goes_on(None).await;

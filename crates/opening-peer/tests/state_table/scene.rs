@@ -157,7 +157,7 @@ impl Scene {
                     at.validate.reached().await;
                 }
             }
-            State::Save => self.to_save(stop).await,
+            State::Save => self.reach_save(stop).await,
             State::Depth => {
                 at.save.open();
                 let Handle::Signing(signing) = self.take_handle() else { panic!() };
@@ -165,7 +165,7 @@ impl Scene {
                 assert_eq!(opened.channel_id, permit.channel_id());
                 self.is_open().await;
             }
-            _ => self.to_ready(sent).await,
+            _ => self.reach_ready(sent).await,
         }
     }
 
@@ -202,18 +202,18 @@ impl Scene {
                     at.validate.reached().await;
                 }
             }
-            State::Save => self.to_save(stop).await,
+            State::Save => self.reach_save(stop).await,
             State::Depth => {
                 at.save.open();
                 let signed = self.peer.expect_funding_signed().await;
                 assert_eq!(signed.channel_id, self.channel_id().unwrap());
                 self.is_open().await;
             }
-            _ => self.to_ready(sent).await,
+            _ => self.reach_ready(sent).await,
         }
     }
 
-    async fn to_save(&mut self, stop: bool) {
+    async fn reach_save(&mut self, stop: bool) {
         let at = &self.here.valves;
         if stop {
             at.save.shut();
@@ -224,7 +224,7 @@ impl Scene {
         }
     }
 
-    pub(crate) async fn to_ready(&mut self, sent: Option<&[u8]>) {
+    pub(crate) async fn reach_ready(&mut self, sent: Option<&[u8]>) {
         let channel_ready = self.channel_ready();
         self.say(encode(&channel_ready), sent).await;
         self.confirm().await;
