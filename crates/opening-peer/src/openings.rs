@@ -204,8 +204,8 @@ impl PeerCount {
 struct Names {
     /// Of every channel, and of every opening that has got so far.
     channel_ids: HashSet<ChannelId>,
-    /// Of channels that are saved.
-    channels: HashSet<ChannelId>,
+    /// Of channels that are saved, and with whom each is.
+    channels: HashMap<ChannelId, PublicKey>,
     /// The aliases given, and the real ones seen.
     short_channel_ids: HashSet<ShortChannelId>,
 }
@@ -224,12 +224,12 @@ pub(crate) struct Claim {
     kept: bool,
 }
 
-/// A channel reference that the signer may have heard of.  Dropped before a signature was asked
-/// for, it makes the signer forget the channel: an opening that fails must cost it nothing.
+/// A channel reference that the signer may have heard of.  Dropped before the save has begun, it
+/// makes the signer forget the channel: an opening that fails must cost it nothing.
 pub(crate) struct Reference {
     openings: Arc<Openings>,
     name: ChannelRef,
-    signed: bool,
+    kept: bool,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -238,11 +238,16 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Openings {
-    /// The openings of `node`, which keeps the channels of `known` already.
-    pub fn new(mut node: Node, known: impl IntoIterator<Item = ChannelId>) -> Arc<Self> {
+    /// The openings of `node`, which keeps the channels of `known` already, each with its peer:
+    /// all that its store has, or their outpoints could be used again.
+    pub fn new(
+        mut node: Node,
+        known: impl IntoIterator<Item = (ChannelId, PublicKey)>,
+    ) -> Arc<Self> {
         node.deadlines = node.deadlines.countable();
-        let channels: HashSet<_> = known.into_iter().collect();
-        let names = Names { channel_ids: channels.clone(), channels, ..Names::default() };
+        let channels: HashMap<_, _> = known.into_iter().collect();
+        let channel_ids = channels.keys().copied().collect();
+        let names = Names { channel_ids, channels, ..Names::default() };
         Arc::new(Self {
             node,
             counts: Mutex::default(),
@@ -257,13 +262,14 @@ impl Openings {
     }
 
     /// A channel is saved: from now on no message about it is about nothing.
-    pub(crate) fn saved(&self, channel_id: ChannelId) {
-        lock(&self.names).channels.insert(channel_id);
+    pub(crate) fn saved(&self, channel_id: ChannelId, peer: PublicKey) {
+        lock(&self.names).channels.insert(channel_id, peer);
     }
 
-    /// Whether this node has the channel, whichever session opened it.
-    pub(crate) fn has_channel(&self, channel_id: &ChannelId) -> bool {
-        lock(&self.names).channels.contains(channel_id)
+    /// Whether this node has the channel with this peer, whichever session opened it.
+    // Not with anyone: a stranger must not learn which outpoints are channels of ours.
+    pub(crate) fn has_channel(&self, peer: &PublicKey, channel_id: &ChannelId) -> bool {
+        lock(&self.names).channels.get(channel_id) == Some(peer)
     }
 
     pub(crate) fn chain_hash(&self) -> ChainHash {
@@ -331,7 +337,7 @@ impl Openings {
         let dbid = timeout(deadline, self.next_dbid()).await;
         let dbid = dbid.map_err(|_| StoreError::Silent(deadline))??;
         let name = ChannelRef { peer, dbid };
-        Ok(Reference { openings: self.clone(), name, signed: false })
+        Ok(Reference { openings: self.clone(), name, kept: false })
     }
 
     async fn next_dbid(&self) -> Result<u64, StoreError> {
@@ -383,9 +389,9 @@ impl Reference {
         self.name
     }
 
-    /// A signature is about to be asked for: from here on the signer remembers.
-    pub(crate) fn signing(mut self) {
-        self.signed = true;
+    /// The channel is about to be saved: the signer is to remember it.
+    pub(crate) fn keep(mut self) {
+        self.kept = true;
     }
 }
 
@@ -393,7 +399,7 @@ impl Drop for Reference {
     fn drop(&mut self) {
         // Without a runtime the process is going down, and the signer's memory with it.
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
-        if self.signed {
+        if self.kept {
             return;
         }
         let (hsm, name) = (self.openings.node.hsm.clone(), self.name);

@@ -1,5 +1,8 @@
 //! Whoever falls silent, the opening ends in time, with its stage, and the peer is told.
 
+// Clippy's exception for tests does not reach their helpers.
+#![allow(clippy::unwrap_used)]
+
 mod common;
 mod faulty;
 

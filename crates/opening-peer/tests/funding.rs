@@ -1,5 +1,8 @@
 //! The funding transaction that the node brings: what does not fund the channel stays here.
 
+// Clippy's exception for tests does not reach their helpers.
+#![allow(clippy::unwrap_used)]
+
 mod common;
 mod faulty;
 

@@ -1,5 +1,8 @@
 //! The first message of a connection, both ways.
 
+// Clippy's exception for tests does not reach their helpers.
+#![allow(clippy::unwrap_used)]
+
 mod common;
 mod faulty;
 
@@ -43,11 +46,14 @@ fn bits(features: &InitFeatures) -> Vec<u16> {
         .collect()
 }
 
+/// A session that waits for the peer's `init`.
+type Starting = JoinHandle<Result<Session, StartError>>;
+
 /// A node with these features and the far end of a connection that it is beginning.
 fn begin(
     features: InitFeatures,
     address: Option<&str>,
-) -> (JoinHandle<Result<Session, StartError>>, Raw, Arc<Openings>, Arc<Log>) {
+) -> (Starting, Raw, Arc<Openings>, Arc<Log>) {
     let mut made = faulty_node(2, &Faults::none());
     made.node.features = features;
     begin_with(made, address)
@@ -56,7 +62,7 @@ fn begin(
 fn begin_with(
     made: faulty::Made,
     address: Option<&str>,
-) -> (JoinHandle<Result<Session, StartError>>, Raw, Arc<Openings>, Arc<Log>) {
+) -> (Starting, Raw, Arc<Openings>, Arc<Log>) {
     let openings = Openings::new(made.node, []);
     let (ours, theirs) = in_memory_pair();
     let (reader, writer) = theirs.split();

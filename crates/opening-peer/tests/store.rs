@@ -1,5 +1,8 @@
 //! What is saved comes back as it was, or is named as damaged.
 
+// Clippy's exception for tests does not reach their helpers.
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use std::collections::BTreeSet;

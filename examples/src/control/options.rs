@@ -171,7 +171,8 @@ impl Options {
             },
             ..Node::new(self.network, hsm, policy, store, reporter.clone())
         };
-        let openings = Openings::new(node, restored.iter().map(|opened| opened.channel_id));
+        let known = restored.iter().map(|opened| (opened.channel_id, opened.reference.peer));
+        let openings = Openings::new(node, known);
         let listener = TcpListener::bind(self.listen)
             .await
             .and_then(|listener| Ok((listener.local_addr()?, listener)));

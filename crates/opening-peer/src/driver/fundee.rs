@@ -68,13 +68,13 @@ pub(crate) async fn answer_funding_created(
     signer.setup(state.setup()).await?;
     signer.validate(&state.local_commitment(), state.remote_signature()).await?;
     let state = state.validated();
-    reference.signing();
     let signature = signer.sign(&state.remote_commitment()).await?;
     let held = state.signature(signature);
 
     gate.begin_save()?;
     // Even a save that fails may have kept the channel, or may yet: nothing else takes its name.
     claim.keep();
+    reference.keep();
     let saved = store::save(openings.node.store.clone(), held.opened().clone(), deadlines.store);
     Ok(held.after(saved.await?))
 }

@@ -35,7 +35,6 @@ pub(crate) async fn open_channel(
     line.identified(state.channel_id())?;
 
     signer.setup(state.setup()).await?;
-    reference.signing();
     let signature = signer.sign(&state.remote_commitment()).await?;
     let (message, state) = state.signature(signature);
     line.funding_created(&message)?;
@@ -48,6 +47,7 @@ pub(crate) async fn open_channel(
     line.begin_save()?;
     // Even a save that fails may have kept the channel, or may yet: nothing else takes its name.
     claim.keep();
+    reference.keep();
     let saved = store::save(openings.node.store.clone(), held.opened().clone(), deadlines.store);
     Ok(held.after(saved.await?))
 }

@@ -141,8 +141,9 @@ pub struct WaitForFundingCreated {
 pub(super) fn channel_id(outpoint: OutPoint) -> Result<ChannelId, NegotiationError> {
     let id = opening_core::channel_id(outpoint);
     match id {
-        // No transaction has this id; Core Lightning's openingd aborted on it (#9530).
-        Some(id) if outpoint.txid != Txid::all_zeros() => Ok(ChannelId(id)),
+        // No transaction has the id of zeros; Core Lightning's openingd aborted on it (#9530).  A
+        // channel id of zeros means all channels in `error` (B1-ERR-S-01).
+        Some(id) if outpoint.txid != Txid::all_zeros() && id != [0; 32] => Ok(ChannelId(id)),
         _ => Err(NegotiationError::ImpossibleOutpoint(outpoint)),
     }
 }

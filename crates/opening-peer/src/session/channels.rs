@@ -52,7 +52,7 @@ impl Task {
     /// Takes in a channel that is saved.
     pub(super) fn await_ready(&mut self, opened: Arc<Opened>) {
         let id = opened.channel_id;
-        self.openings.saved(id);
+        self.openings.saved(id, self.peer);
         self.progress(opened.role(), opened.temporary_channel_id, Some(id), Stage::Depth);
         let state = WaitForReady::new(opened);
         let entry = Entry { state, asking: false, waiting: Vec::new(), in_use: false };

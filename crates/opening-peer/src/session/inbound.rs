@@ -30,7 +30,7 @@ fn channel_id_offset(type_number: u16) -> Option<usize> {
     match type_number {
         // open_channel2 begins with the chain.
         64 => Some(34),
-        39..=41 | 65..=74 | 77 | 80 | 81 | 127 | 128 | 130..=134 => Some(2),
+        39..=41 | 65..=74 | 77 | 80 | 81 | 127 | 128 | 130..=135 => Some(2),
         // stfu and announcement_signatures have their numbers outside of BOLT 2's block.
         2 | 259 => Some(2),
         _ => None,
@@ -193,7 +193,7 @@ impl Task {
         *id == ALL_CHANNELS
             || self.belongs_to_node(id)
             // Saved, but of an earlier connection: an `error` would make the peer close it.
-            || self.openings.has_channel(id)
+            || self.openings.has_channel(&self.peer, id)
             || self.ours.has_channel(id)
             || self.theirs.has_channel(id)
     }

@@ -74,8 +74,10 @@ pub(super) struct Task {
     next_key: u64,
     reader: Reader,
     writer: Writer,
-    /// Since when something waits to be written.
-    writing_since: Option<Instant>,
+    /// Since when something waits to be written, and how much had been written then.
+    writing_since: Option<(Instant, u64)>,
+    /// Bytes ever queued.
+    queued_ever: u64,
     commands: mpsc::UnboundedReceiver<Command>,
     reported: mpsc::UnboundedReceiver<Report>,
 }
@@ -102,6 +104,7 @@ impl Task {
             reader,
             writer,
             writing_since: None,
+            queued_ever: 0,
             commands,
             reported,
         }
@@ -121,6 +124,7 @@ impl Task {
     /// One thing that happens.  Our own side and the clock come first: a peer that never stops
     /// talking cannot keep them waiting.
     async fn turn(&mut self) -> Flow {
+        self.note_what_is_written();
         let deadline = self.next_deadline();
         let until = deadline.unwrap_or_else(Instant::now);
         tokio::select! {
@@ -147,7 +151,8 @@ impl Task {
     }
 
     fn next_deadline(&self) -> Option<Instant> {
-        let reading = self.writing_since.map(|since| since + self.openings.node.deadlines.peer);
+        let reading =
+            self.writing_since.map(|(since, _)| since + self.openings.node.deadlines.peer);
         let waiting = self.deadlines.first().map(|(instant, _)| *instant);
         reading.into_iter().chain(waiting).min()
     }
@@ -162,8 +167,9 @@ impl Task {
             self.fundee_waited_too_long(key);
         }
         let patience = self.openings.node.deadlines.peer;
+        self.note_what_is_written();
         match self.writing_since {
-            Some(since) if now.duration_since(since) >= patience => {
+            Some((since, _)) if now.duration_since(since) >= patience => {
                 Flow::Close(format!("the peer has read nothing for {patience:?}"))
             }
             _ => Flow::Continue,
@@ -234,9 +240,25 @@ impl Task {
 
     /// Queues bytes of a whole message.
     pub(super) fn queue(&mut self, message: &[u8]) -> Result<(), crate::transport::TransportError> {
+        let before = self.writer.queued();
         self.writer.queue(message)?;
-        self.writing_since.get_or_insert_with(Instant::now);
+        self.queued_ever += (self.writer.queued() - before) as u64;
+        let written = self.written();
+        self.writing_since.get_or_insert_with(|| (Instant::now(), written));
         Ok(())
+    }
+
+    /// A peer that reads slowly still reads: its time begins anew.
+    fn note_what_is_written(&mut self) {
+        let written = self.written();
+        if let Some(since) = self.writing_since.as_mut().filter(|since| since.1 < written) {
+            *since = (Instant::now(), written);
+        }
+    }
+
+    /// Bytes that the connection has taken.
+    fn written(&self) -> u64 {
+        self.queued_ever - self.writer.queued() as u64
     }
 
     /// Queues a message of ours.

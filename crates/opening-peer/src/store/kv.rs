@@ -53,7 +53,14 @@ fn io_error(operation: &'static str) -> impl Fn(io::Error) -> StoreError {
 impl<K: KVStore + Send + Sync + 'static> ChannelStore for KvChannelStore<K> {
     async fn save(&self, opened: &Opened) -> Result<(), StoreError> {
         let key = opened.channel_id.to_string();
-        let writing = self.store.write(NAMESPACE, CHANNELS, &key, record::encode(opened));
+        let record = record::encode(opened);
+        match self.store.read(NAMESPACE, CHANNELS, &key).await {
+            Ok(kept) if kept == record => return Ok(()),
+            Ok(_) => return Err(StoreError::Occupied { key }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(io_error("looking for a channel")(error)),
+        }
+        let writing = self.store.write(NAMESPACE, CHANNELS, &key, record);
         writing.await.map_err(io_error("saving a channel"))
     }
 

@@ -30,8 +30,14 @@ impl MemoryStore {
 #[async_trait]
 impl ChannelStore for MemoryStore {
     async fn save(&self, opened: &Opened) -> Result<(), StoreError> {
-        self.contents(|contents| contents.channels.insert(opened.channel_id, opened.clone()));
-        Ok(())
+        self.contents(|contents| {
+            let id = opened.channel_id;
+            if contents.channels.get(&id).is_some_and(|kept| kept != opened) {
+                return Err(StoreError::Occupied { key: id.to_string() });
+            }
+            contents.channels.insert(id, opened.clone());
+            Ok(())
+        })
     }
 
     async fn remove(&self, channel_id: &ChannelId) -> Result<(), StoreError> {

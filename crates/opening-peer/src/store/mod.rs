@@ -18,7 +18,9 @@ use crate::negotiation::{Opened, Saved};
 /// Durable memory for channels.  Every method returns only when what it did survives a crash.
 #[async_trait]
 pub trait ChannelStore: Send + Sync + 'static {
-    /// Keeps a channel.  An error means that it may or may not be kept.
+    /// Keeps a channel, never in the place of another: a record that is there already is either
+    /// the same or stays, and the save is refused.  Any other error means that the channel may or
+    /// may not be kept.
     async fn save(&self, opened: &Opened) -> Result<(), StoreError>;
 
     /// Forgets a channel.
@@ -76,6 +78,12 @@ pub enum StoreError {
         /// What the file system said.
         source: std::io::Error,
     },
+    /// Another channel is kept under this id.
+    #[error("entry {key} keeps another channel")]
+    Occupied {
+        /// Which entry.
+        key: String,
+    },
     /// No number is left for channel references.
     #[error("all channel references are used up")]
     Exhausted,
@@ -91,6 +99,7 @@ impl StoreError {
             Self::Damaged { .. } => "store-damaged",
             Self::UnknownVersion { .. } => "store-unknown-version",
             Self::Directory { .. } => "store-directory",
+            Self::Occupied { .. } => "store-occupied",
             Self::Exhausted => "store-exhausted",
         }
     }

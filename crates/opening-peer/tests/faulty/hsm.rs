@@ -26,6 +26,9 @@ pub const HSM_CALLS: [&str; 6] = [
 /// What was asked, and when: call, all of its arguments, instant.
 pub type Request = (&'static str, String, Instant);
 
+/// Everything that was asked.
+pub type Requests = Arc<Mutex<Vec<Request>>>;
+
 /// A local signer whose calls go wrong by the names of their methods.
 pub struct FaultyHsm {
     inner: LocalHsm,
@@ -35,7 +38,7 @@ pub struct FaultyHsm {
 #[derive(Clone)]
 struct Shared {
     faults: Faults,
-    requests: Arc<Mutex<Vec<Request>>>,
+    requests: Requests,
     /// How often the call named is deferred before it is answered.
     deferrals: Arc<Mutex<Option<(&'static str, u32)>>>,
 }
@@ -46,7 +49,7 @@ impl FaultyHsm {
         Self { inner, shared: Shared { faults, requests, deferrals } }
     }
 
-    pub fn requests(&self) -> Arc<Mutex<Vec<Request>>> {
+    pub fn requests(&self) -> Requests {
         self.shared.requests.clone()
     }
 

@@ -2,6 +2,8 @@
 
 // Every test file compiles its own copy and uses a part of it.
 #![allow(dead_code, unreachable_pub, unused_imports)]
+// Clippy's exception for tests does not reach their helpers.
+#![allow(clippy::unwrap_used)]
 
 mod hsm;
 mod log;
@@ -18,7 +20,7 @@ use opening_peer::testing::{Faults, FaultyPolicy, FaultyStore};
 use opening_peer::{BroadcastPermit, Capacity, Failed, Node, Opened, Openings, Session};
 use opening_signer::{HsmSecret, LocalHsm};
 
-pub use self::hsm::{FaultyHsm, HSM_CALLS, Request};
+pub use self::hsm::{FaultyHsm, HSM_CALLS, Requests};
 pub use self::log::Log;
 pub use self::raw::{Raw, RawFunder, features_with, open_channel_message};
 pub use self::wire::{From, Wire};
@@ -29,7 +31,7 @@ pub struct Made {
     pub node: Node,
     pub log: Arc<Log>,
     pub store: Arc<FaultyStore<MemoryStore>>,
-    pub requests: Arc<std::sync::Mutex<Vec<Request>>>,
+    pub requests: Requests,
 }
 
 /// A node whose store, policy and signer share one plan of faults.
@@ -60,7 +62,7 @@ pub struct Party {
     pub openings: Arc<Openings>,
     pub log: Arc<Log>,
     pub store: Arc<FaultyStore<MemoryStore>>,
-    pub requests: Arc<std::sync::Mutex<Vec<Request>>>,
+    pub requests: Requests,
     pub session: Session,
 }
 

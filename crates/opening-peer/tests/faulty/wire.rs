@@ -32,10 +32,13 @@ enum Order {
     Cut,
 }
 
+/// Messages and who said them, in order.
+type Said = Vec<(From, Vec<u8>)>;
+
 /// Carries what both sides say, remembers it, and does what a test orders.
 #[derive(Clone)]
 pub struct Wire {
-    said: Arc<Mutex<Vec<(From, Vec<u8>)>>>,
+    said: Arc<Mutex<Said>>,
     swallowed: Arc<Mutex<HashSet<u16>>>,
     orders: mpsc::UnboundedSender<Order>,
 }
