@@ -274,6 +274,30 @@ async fn a_peer_that_never_reads_is_let_go_with_all_that_is_pending() {
     flood.abort();
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_reads_slowly_is_not_one_that_never_reads() {
+    let made = faulty_node(2, &Faults::none());
+    let (log, openings) = (made.log, Openings::new(made.node, []));
+    let (session, mut raw) = Raw::connect(&openings, 7).await;
+    // An odd type of the node's own, a megabyte in all.
+    let message = [&[0xff, 0xff][..], &[0; 60_000]].concat();
+    let (sending, sent) = (session.clone(), message.clone());
+    tokio::spawn(async move {
+        for _ in 0..20 {
+            sending.send(sent.clone()).await.unwrap();
+        }
+    });
+    for _ in 0..20 {
+        tokio::time::sleep(Duration::from_secs(20)).await;
+        assert_eq!(raw.reader.read().await.unwrap().unwrap(), message);
+    }
+    let disconnected = |event: &Event| match event {
+        Event::Disconnected { reason } => Some(reason.clone()),
+        _ => None,
+    };
+    assert_eq!(log.all(disconnected), [""; 0]);
+}
+
 /// A stream on which there is always one more message to read.
 struct Talker {
     beginning: Vec<u8>,

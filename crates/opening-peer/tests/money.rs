@@ -10,14 +10,15 @@ use std::time::Duration;
 
 use common::{ask, signed};
 use faulty::{
-    From, HSM_CALLS, Party, Wire, connect, connect_faulty, faulty_node, finish, open, settle,
+    From, HSM_CALLS, Party, Raw, Wire, connect, connect_faulty, faulty_node, finish, open,
+    open_channel_message, settle, until,
 };
 use lightning::ln::msgs::ErrorMessage;
 use lightning::ln::types::ChannelId;
 use opening_peer::message::Message;
 use opening_peer::session::CompleteError;
 use opening_peer::testing::{EVERY, Fault, Faults};
-use opening_peer::{Failure, FundingTransaction, Stage};
+use opening_peer::{Failure, FundingTransaction, Openings, Stage};
 
 const FUNDING_CREATED: u16 = 34;
 const FUNDING_SIGNED: u16 = 35;
@@ -44,6 +45,12 @@ fn of<'a>(which: From, funder: &'a Party, fundee: &'a Party) -> (&'a Party, &'a 
 
 fn assert_nothing_pending(funder: &Party, fundee: &Party) {
     assert_eq!((funder.openings.pending(), fundee.openings.pending()), (0, 0));
+}
+
+/// How many channels the signer was told to forget.
+fn times_forgotten(party: &Party) -> usize {
+    let requests = party.requests.lock().unwrap();
+    requests.iter().filter(|(call, ..)| *call == "forget_channel").count()
 }
 
 /// The peer learns that something is wrong here, and not what.
@@ -93,6 +100,8 @@ async fn store_fails(which: From, call: &'static str, fault: Fault) {
     assert_eq!(faulty.log.opened_so_far(), 0, "{case}");
     assert_eq!(faulty.log.failures().len(), 1, "{case}");
     assert_nothing_pending(&funder, &fundee);
+    // From the save on the signer keeps the channel, for it may be kept here.
+    assert_eq!(times_forgotten(faulty), 0, "{case}");
     // Nothing was deleted: what was done stays, because nobody knows that it was not.
     let was_saved = call == "save" && matches!(fault, Fault::FailAfter | Fault::StallAfter);
     assert_eq!(faulty.kept().await.len(), usize::from(was_saved), "{case}");
@@ -166,6 +175,7 @@ async fn signer_fails(which: From, call: &'static str, nth: u32, fault: Fault) {
     assert_eq!(faulty.log.opened_so_far(), 0, "{case}");
     assert_eq!(faulty.log.failures().len(), 1, "{case}");
     assert_nothing_pending(&funder, &fundee);
+    assert_eq!(times_forgotten(faulty), 1, "{case}");
     // The next opening is not hurt.
     faults.repair();
     let _permit = open(&funder).await.unwrap();
@@ -307,6 +317,47 @@ async fn what_comes_before_the_save_ends_the_channel_whatever_the_signer_then_sa
                 assert!(!heard.contains(&FUNDING_CREATED), "{case}");
             }
         }
+    }
+}
+
+const OPEN_CHANNEL: u16 = 32;
+const ACCEPT_CHANNEL: u16 = 33;
+
+// req: B2-RE-B-03, B2-RE-B-05
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_ends_before_the_save_leaves_nothing_on_either_side() {
+    for (swallowed, at_funder, at_fundee) in [
+        (OPEN_CHANNEL, "accept-channel", None),
+        (ACCEPT_CHANNEL, "accept-channel", Some("funding-created")),
+        (FUNDING_CREATED, "funding-signed", Some("funding-created")),
+    ] {
+        let (funder, fundee, wire) = connect_faulty(From::Funder, &Faults::none()).await;
+        wire.swallow(swallowed);
+        let opening = tokio::spawn(finish(funder.session.open(ask()).await.unwrap()));
+        settle().await;
+        wire.cut();
+        let failed = opening.await.unwrap().unwrap_err();
+        assert_eq!((failed.stage.as_str(), failed.failure.code()), (at_funder, "disconnected"));
+        fundee.log.disconnected().await;
+        let expected: Vec<_> = at_fundee.map(|stage| (stage, "disconnected")).into_iter().collect();
+        assert_eq!(fundee.log.failures(), expected);
+        assert_nothing_pending(&funder, &fundee);
+        assert_eq!((funder.kept().await, fundee.kept().await), (vec![], vec![]));
+    }
+}
+
+// req: B2-RE-B-05
+#[tokio::test(start_paused = true)]
+async fn after_a_reconnect_the_same_temporary_id_is_new() {
+    let made = faulty_node(2, &Faults::none());
+    let openings = Openings::new(made.node, []);
+    let offer = open_channel_message([1; 32]).await;
+    for _ in 0..3 {
+        let (session, mut raw) = Raw::connect(&openings, 7).await;
+        raw.send(&offer).await;
+        assert!(matches!(raw.receive().await, Some(Message::AcceptChannel(_))));
+        drop((session, raw));
+        until("it is gone", || openings.pending() == 0).await;
     }
 }
 

@@ -53,3 +53,31 @@ async fn a_push_is_the_fundees_from_the_start() {
     let value = theirs.local_commitment.transaction.output[to_local].value;
     assert_eq!(value.to_sat(), 200_000);
 }
+
+/// Far more than the connection holds, both ways at once, and an opening in the middle of it.
+#[tokio::test]
+async fn gossip_both_ways_stops_neither_side_nor_an_opening() {
+    let (one, other) = connect(node(1), node(2)).await;
+    // channel_update: the node on the other side does nothing with it.
+    let gossip = [vec![1, 2], vec![0; 60_000]].concat();
+    let send = |session: opening_peer::Session, gossip: Vec<u8>| async move {
+        for _ in 0..40 {
+            session.send(gossip.clone()).await.unwrap();
+        }
+    };
+    let opening = async {
+        let pending = one.session.open(ask()).await.unwrap().accepted().await.unwrap();
+        let output = pending.needed().output.clone();
+        pending.complete(signed(&output)).await.unwrap().opened().await.unwrap()
+    };
+    let both = async {
+        tokio::join!(
+            send(one.session.clone(), gossip.clone()),
+            send(other.session.clone(), gossip.clone()),
+            opening,
+        )
+    };
+    let ((), (), (opened, _permit)) =
+        tokio::time::timeout(std::time::Duration::from_secs(10), both).await.unwrap();
+    assert_eq!(other.seen.opened().await.channel_id, opened.channel_id);
+}

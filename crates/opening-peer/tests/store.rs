@@ -128,9 +128,14 @@ async fn keeps_channels<S: ChannelStore>(store: S, reopen: impl Fn(S) -> S) {
     }
     let store = reopen(store);
     assert_eq!(load(&store).await, sorted(channels.clone()));
-    // Again is the same once.
+    // Again is the same once; another channel does not take its place.
     store.save(&channels[0]).await.unwrap();
-    assert_eq!(load(&store).await.len(), 16);
+    let reference = ChannelRef { dbid: 99, ..channels[0].reference };
+    let other = Opened { reference, ..channels[0].clone() };
+    let error = store.save(&other).await.unwrap_err();
+    assert_eq!(error.code(), "store-occupied");
+    assert!(error.to_string().contains(&other.channel_id.to_string()), "{error}");
+    assert_eq!(load(&store).await, sorted(channels.clone()));
     store.remove(&channels[3].channel_id).await.unwrap();
     store.remove(&channels[3].channel_id).await.unwrap();
     store.remove(&ChannelId([0xcc; 32])).await.unwrap();

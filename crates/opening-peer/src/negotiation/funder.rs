@@ -49,6 +49,21 @@ pub struct Ask {
     pub upfront_shutdown_script: Option<ScriptBuf>,
 }
 
+impl Ask {
+    /// A channel that nobody else will hear of, of the best type that both offer, with nothing
+    /// pushed and no closing script fixed.
+    pub fn new(funding_satoshis: Amount, feerate_per_kw: FeeratePerKw) -> Self {
+        Self {
+            funding_satoshis,
+            push_msat: MilliSatoshi::ZERO,
+            feerate_per_kw,
+            announce_channel: false,
+            channel_type: None,
+            upfront_shutdown_script: None,
+        }
+    }
+}
+
 /// The ask is within the BOLT and our limits: the signer may be asked for keys.
 #[derive(Debug)]
 pub struct WaitForKeys {

@@ -24,6 +24,40 @@ pub(super) struct Offered {
     pub(super) channel_type: ChannelType,
 }
 
+// LDK gives the two messages two types with the same fields: only a macro can read both.
+macro_rules! config {
+    ($message:expr) => {{
+        let common = &$message.common_fields;
+        ChannelConfig {
+            dust_limit_satoshis: Amount::from_sat(common.dust_limit_satoshis),
+            max_htlc_value_in_flight_msat: MilliSatoshi::from_msat(
+                common.max_htlc_value_in_flight_msat,
+            ),
+            channel_reserve_satoshis: Amount::from_sat($message.channel_reserve_satoshis),
+            htlc_minimum_msat: MilliSatoshi::from_msat(common.htlc_minimum_msat),
+            to_self_delay: common.to_self_delay,
+            max_accepted_htlcs: common.max_accepted_htlcs,
+        }
+    }};
+}
+
+macro_rules! party {
+    ($message:expr) => {{
+        let common = &$message.common_fields;
+        Party {
+            config: config!($message),
+            keys: ChannelKeys {
+                funding_pubkey: common.funding_pubkey,
+                revocation_basepoint: common.revocation_basepoint,
+                payment_basepoint: common.payment_basepoint,
+                delayed_payment_basepoint: common.delayed_payment_basepoint,
+                htlc_basepoint: common.htlc_basepoint,
+            },
+            first_per_commitment_point: common.first_per_commitment_point,
+        }
+    }};
+}
+
 pub(super) fn offer(message: &OpenChannel) -> Offer<'_> {
     let common = &message.common_fields;
     Offer {
@@ -33,33 +67,13 @@ pub(super) fn offer(message: &OpenChannel) -> Offer<'_> {
         feerate_per_kw: FeeratePerKw::new(common.commitment_feerate_sat_per_1000_weight),
         announce_channel: common.channel_flags & ANNOUNCE_CHANNEL != 0,
         channel_type: common.channel_type.as_ref(),
-        config: ChannelConfig {
-            dust_limit_satoshis: Amount::from_sat(common.dust_limit_satoshis),
-            max_htlc_value_in_flight_msat: MilliSatoshi::from_msat(
-                common.max_htlc_value_in_flight_msat,
-            ),
-            channel_reserve_satoshis: Amount::from_sat(message.channel_reserve_satoshis),
-            htlc_minimum_msat: MilliSatoshi::from_msat(common.htlc_minimum_msat),
-            to_self_delay: common.to_self_delay,
-            max_accepted_htlcs: common.max_accepted_htlcs,
-        },
+        config: config!(message),
         upfront_shutdown_script: common.shutdown_scriptpubkey.as_deref(),
     }
 }
 
 pub(super) fn opener(message: &OpenChannel) -> Party {
-    let common = &message.common_fields;
-    Party {
-        config: offer(message).config,
-        keys: ChannelKeys {
-            funding_pubkey: common.funding_pubkey,
-            revocation_basepoint: common.revocation_basepoint,
-            payment_basepoint: common.payment_basepoint,
-            delayed_payment_basepoint: common.delayed_payment_basepoint,
-            htlc_basepoint: common.htlc_basepoint,
-        },
-        first_per_commitment_point: common.first_per_commitment_point,
-    }
+    party!(message)
 }
 
 pub(super) fn answer(message: &AcceptChannel) -> Answer<'_> {
@@ -67,33 +81,13 @@ pub(super) fn answer(message: &AcceptChannel) -> Answer<'_> {
     Answer {
         minimum_depth: common.minimum_depth,
         channel_type: common.channel_type.as_ref(),
-        config: ChannelConfig {
-            dust_limit_satoshis: Amount::from_sat(common.dust_limit_satoshis),
-            max_htlc_value_in_flight_msat: MilliSatoshi::from_msat(
-                common.max_htlc_value_in_flight_msat,
-            ),
-            channel_reserve_satoshis: Amount::from_sat(message.channel_reserve_satoshis),
-            htlc_minimum_msat: MilliSatoshi::from_msat(common.htlc_minimum_msat),
-            to_self_delay: common.to_self_delay,
-            max_accepted_htlcs: common.max_accepted_htlcs,
-        },
+        config: config!(message),
         upfront_shutdown_script: common.shutdown_scriptpubkey.as_deref(),
     }
 }
 
 pub(super) fn accepter(message: &AcceptChannel) -> Party {
-    let common = &message.common_fields;
-    Party {
-        config: answer(message).config,
-        keys: ChannelKeys {
-            funding_pubkey: common.funding_pubkey,
-            revocation_basepoint: common.revocation_basepoint,
-            payment_basepoint: common.payment_basepoint,
-            delayed_payment_basepoint: common.delayed_payment_basepoint,
-            htlc_basepoint: common.htlc_basepoint,
-        },
-        first_per_commitment_point: common.first_per_commitment_point,
-    }
+    party!(message)
 }
 
 pub(super) fn open_channel(

@@ -215,7 +215,7 @@ impl Session {
     }
 
     /// Sends a message of the node's own, type first: gossip, a custom one, or one for a channel
-    /// that the node owns.
+    /// that the node owns.  Returns when there is room for it beside our own messages.
     pub async fn send(&self, message: Vec<u8>) -> Result<(), SendError> {
         let (done, answer) = oneshot::channel();
         self.commands.send(Command::Send { message, done }).map_err(|_| SendError::Disconnected)?;

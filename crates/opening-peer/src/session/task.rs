@@ -1,6 +1,6 @@
 //! The task that owns a connection: its loop, its writing, and what drivers report to it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use bitcoin::secp256k1::PublicKey;
@@ -22,11 +22,15 @@ use crate::funding::FundingError;
 use crate::message::encode;
 use crate::negotiation::{BroadcastPermit, Opened};
 use crate::openings::Openings;
-use crate::transport::{Reader, Writer};
+use crate::transport::{Reader, TransportError, Writer};
 
 /// Bytes waiting to be written above which nothing more is read: a peer that asks without
 /// listening waits.
 const WRITE_HIGH_WATER: usize = 256 * 1024;
+
+/// Bytes waiting to be written above which the node's own messages wait, so that only what the
+/// peer asked for can stop our reading: else two nodes with much gossip would wait for each other.
+const NODE_HIGH_WATER: usize = WRITE_HIGH_WATER / 2;
 
 /// What a driver tells its session.
 pub(crate) enum Report {
@@ -76,6 +80,8 @@ pub(super) struct Task {
     writer: Writer,
     /// Since when something waits to be written, and how much had been written then.
     writing_since: Option<(Instant, u64)>,
+    /// What the node wants to say beside us, until there is room.
+    node_sends: VecDeque<(Vec<u8>, oneshot::Sender<Result<(), TransportError>>)>,
     /// Bytes ever queued.
     queued_ever: u64,
     commands: mpsc::UnboundedReceiver<Command>,
@@ -104,6 +110,7 @@ impl Task {
             reader,
             writer,
             writing_since: None,
+            node_sends: VecDeque::new(),
             queued_ever: 0,
             commands,
             reported,
@@ -125,6 +132,7 @@ impl Task {
     /// talking cannot keep them waiting.
     async fn turn(&mut self) -> Flow {
         self.note_what_is_written();
+        self.send_for_the_node();
         let deadline = self.next_deadline();
         let until = deadline.unwrap_or_else(Instant::now);
         tokio::select! {
@@ -199,10 +207,7 @@ impl Task {
                 self.on_confirmed(channel_id, &confirmation, done);
             }
             Command::Unconfirmed { channel_id, done } => self.on_unconfirmed(channel_id, done),
-            Command::Send { message, done } => {
-                self.on_sending(&message);
-                let _ = done.send(self.queue(&message));
-            }
+            Command::Send { message, done } => self.node_sends.push_back((message, done)),
         }
         Flow::Continue
     }
@@ -239,13 +244,24 @@ impl Task {
     }
 
     /// Queues bytes of a whole message.
-    pub(super) fn queue(&mut self, message: &[u8]) -> Result<(), crate::transport::TransportError> {
+    pub(super) fn queue(&mut self, message: &[u8]) -> Result<(), TransportError> {
         let before = self.writer.queued();
         self.writer.queue(message)?;
         self.queued_ever += (self.writer.queued() - before) as u64;
         let written = self.written();
         self.writing_since.get_or_insert_with(|| (Instant::now(), written));
         Ok(())
+    }
+
+    /// Queues what the node has to say while there is room for it.
+    fn send_for_the_node(&mut self) {
+        while self.writer.queued() < NODE_HIGH_WATER
+            && let Some((message, done)) = self.node_sends.pop_front()
+        {
+            self.on_sending(&message);
+            // The node may have stopped waiting.
+            let _ = done.send(self.queue(&message));
+        }
     }
 
     /// A peer that reads slowly still reads: its time begins anew.

@@ -20,7 +20,7 @@ use bitcoin::{
     Amount, Network, OutPoint, ScriptBuf, Sequence, Transaction, TxIn, TxOut, Txid, Witness,
 };
 use lightning::ln::types::ChannelId;
-use opening_core::{FeeratePerKw, FeerateRange, FundingOutput, Limits, MilliSatoshi};
+use opening_core::{FeeratePerKw, FeerateRange, FundingOutput, Limits};
 use opening_peer::funding::FundingTransaction;
 use opening_peer::negotiation::ready::Confirmation;
 use opening_peer::node::{AcceptWithin, Bounds, Events};
@@ -177,14 +177,7 @@ pub async fn connect(one: (Node, Arc<Seen>), other: (Node, Arc<Seen>)) -> (End, 
 }
 
 pub fn ask() -> Ask {
-    Ask {
-        funding_satoshis: Amount::from_sat(1_000_000),
-        push_msat: MilliSatoshi::ZERO,
-        feerate_per_kw: FeeratePerKw::new(1250),
-        announce_channel: false,
-        channel_type: None,
-        upfront_shutdown_script: None,
-    }
+    Ask::new(Amount::from_sat(1_000_000), FeeratePerKw::new(1250))
 }
 
 /// A transaction that pays `output` at `index`, with a segwit input as far as anyone can see.
