@@ -14,46 +14,23 @@ use bitcoin::secp256k1::{PublicKey, Secp256k1, SecretKey};
 use bitcoin::{Amount, ScriptBuf, Transaction};
 use common::{ask, confirmation, funding_transaction, node_id, regtest_bounds, signed};
 use faulty::{
-    FaultyHsm, From, Made, Party, Wire, connect, faulty_node, features_with, node_within, settle,
+    FaultyHsm, From, Made, Open, connect, faulty_node, features_with, node_within, opened_between,
+    settle,
 };
 use lightning::ln::msgs::{AcceptChannel, ChannelReady};
 use opening_core::secrets::generate_from_seed;
 use opening_core::{ChannelType, MilliSatoshi, ShortChannelId};
+use opening_peer::Ask;
 use opening_peer::message::Message;
 use opening_peer::negotiation::ready::{Confirmation, EvidenceError};
 use opening_peer::node::{Bounds, Entropy};
 use opening_peer::session::ConfirmError;
 use opening_peer::testing::{Fault, Faults};
-use opening_peer::{Ask, Opened};
 use opening_signer::LocalHsm;
 
 const ACCEPT_CHANNEL: u16 = 33;
 const FUNDING_SIGNED: u16 = 35;
 const CHANNEL_READY: u16 = 36;
-
-/// An opened channel, its funding transaction and both ends.
-struct Open {
-    opened: Arc<Opened>,
-    transaction: Transaction,
-    funder: Party,
-    fundee: Party,
-    wire: Wire,
-}
-
-async fn opened_between(funder: Made, fundee: Made, ask: Ask) -> Open {
-    let (funder, fundee, wire) = connect(funder, fundee).await;
-    let pending = funder.session.open(ask).await.unwrap().accepted().await.unwrap();
-    let transaction = funding_transaction(&pending.needed().output, 0);
-    let signing = pending.complete(signed(&pending_output(&transaction))).await;
-    let (opened, _permit) = signing.unwrap().opened().await.unwrap();
-    fundee.log.opened().await;
-    Open { opened, transaction, funder, fundee, wire }
-}
-
-fn pending_output(transaction: &Transaction) -> opening_core::FundingOutput {
-    let output = transaction.output[0].clone();
-    opening_core::FundingOutput { value: output.value, script_pubkey: output.script_pubkey }
-}
 
 fn plain(secret: u8) -> Made {
     faulty_node(secret, &Faults::none())
@@ -61,40 +38,6 @@ fn plain(secret: u8) -> Made {
 
 async fn opened() -> Open {
     opened_between(plain(1), plain(2), ask()).await
-}
-
-impl Open {
-    fn party(&self, which: From) -> &Party {
-        match which {
-            From::Funder => &self.funder,
-            From::Fundee => &self.fundee,
-        }
-    }
-
-    async fn confirm(&self, which: From, depth: u32) -> Result<(), ConfirmError> {
-        let evidence = confirmation(&self.transaction, depth);
-        self.evidence(which, evidence).await
-    }
-
-    async fn evidence(&self, which: From, evidence: Confirmation) -> Result<(), ConfirmError> {
-        let party = self.party(which);
-        let result = party.session.confirmed(self.opened.channel_id, evidence).await;
-        settle().await;
-        result
-    }
-
-    fn channel_readies(&self, which: From) -> Vec<ChannelReady> {
-        let said = self.wire.said(which).into_iter();
-        said.filter_map(|message| match message {
-            Message::ChannelReady(message) => Some(message),
-            _ => None,
-        })
-        .collect()
-    }
-
-    fn sent(&self, which: From) -> usize {
-        self.channel_readies(which).len()
-    }
 }
 
 const BOTH: [From; 2] = [From::Funder, From::Fundee];

@@ -65,6 +65,9 @@ pub(super) enum Flow {
     Close(String),
 }
 
+/// A message of the node's own, and who waits until it is queued.
+type NodeSend = (Vec<u8>, oneshot::Sender<Result<(), TransportError>>);
+
 pub(super) struct Task {
     pub(super) openings: Arc<Openings>,
     pub(super) peer: PublicKey,
@@ -81,7 +84,7 @@ pub(super) struct Task {
     /// Since when something waits to be written, and how much had been written then.
     writing_since: Option<(Instant, u64)>,
     /// What the node wants to say beside us, until there is room.
-    node_sends: VecDeque<(Vec<u8>, oneshot::Sender<Result<(), TransportError>>)>,
+    node_sends: VecDeque<NodeSend>,
     /// Bytes ever queued.
     queued_ever: u64,
     commands: mpsc::UnboundedReceiver<Command>,

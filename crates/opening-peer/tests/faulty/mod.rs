@@ -7,6 +7,7 @@
 
 mod hsm;
 mod log;
+mod opened;
 mod raw;
 mod wire;
 
@@ -22,6 +23,7 @@ use opening_signer::{HsmSecret, LocalHsm};
 
 pub use self::hsm::{FaultyHsm, HSM_CALLS, Requests};
 pub use self::log::Log;
+pub use self::opened::{Open, opened_between};
 pub use self::raw::{Raw, RawFunder, features_with, open_channel_message};
 pub use self::wire::{From, Wire};
 use crate::common::{ask, node_id, regtest_bounds, signed};
