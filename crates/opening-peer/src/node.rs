@@ -125,7 +125,8 @@ impl Entropy for SystemEntropy {
 
 /// The rest of the node, for all that is not the opening of a channel.  Nothing here may block.
 pub trait RestOfNode: Send + Sync + 'static {
-    /// Whether the node wants messages of this type, which the BOLTs do not define.
+    /// Whether the node wants messages of this type: a custom one, or one of the BOLTs that is about
+    /// no channel.
     fn knows_type(&self, _type_number: u16) -> bool {
         false
     }

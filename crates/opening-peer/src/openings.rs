@@ -41,7 +41,7 @@ impl Default for Capacity {
     }
 }
 
-/// How long each party may take.  None of them applies once a channel is saved.
+/// How long each party may take.  None of them ends a channel that is saved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Deadlines {
     /// The peer's next message.  Default: 60 s.

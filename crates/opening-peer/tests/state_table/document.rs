@@ -77,6 +77,7 @@ fn the_document_says_what_the_table_says() {
     assert!(written == document(), "run the ignored test that writes {DOCUMENT}");
 }
 
+/// `cargo test -p opening-peer --test state_table -- --ignored`
 #[test]
 #[ignore = "writes docs/state-message-table.md"]
 fn write_the_document() {
