@@ -13,7 +13,9 @@ use opening_peer::node::{AcceptWithin, Bounds, Events};
 use opening_peer::store::MemoryStore;
 use opening_peer::transport::bolt8::EphemeralKey;
 use opening_peer::transport::tcp;
-use opening_peer::{Ask, Event, Failed, FundingTransaction, Node, Opened, Openings, Session};
+use opening_peer::{
+    Ask, Event, Failed, FundingTransaction, Greeting, Node, Opened, Openings, Session,
+};
 use opening_signer::{CommitmentRequest, Hsm, HsmSecret, LocalHsm};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -195,7 +197,8 @@ impl OurNode {
     pub async fn connect(&self, peer: PublicKey, address: SocketAddr) -> Result<Session, AnyError> {
         let ephemeral = EphemeralKey::random();
         let transport = tcp::connect(address, &self.secret, peer, ephemeral, CONNECT).await?;
-        let session = Session::start(self.openings.clone(), peer, transport, None).await?;
+        let session =
+            Session::start(self.openings.clone(), peer, transport, Greeting::default()).await?;
         lock(&self.sessions).insert(peer, session.clone());
         Ok(session)
     }
@@ -208,7 +211,7 @@ impl OurNode {
                 let accepted = tcp::accept(stream, &node.secret, ephemeral, CONNECT).await;
                 let Ok((transport, peer)) = accepted else { return };
                 let openings = node.openings.clone();
-                match Session::start(openings, peer, transport, Some(address)).await {
+                match Session::start(openings, peer, transport, Greeting::to(address)).await {
                     Ok(session) => drop(lock(&node.sessions).insert(peer, session)),
                     Err(error) => log::warn!("{peer}: {error}"),
                 }

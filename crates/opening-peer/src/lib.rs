@@ -31,7 +31,7 @@ pub use funding::FundingTransaction;
 pub use negotiation::funder::Ask;
 pub use negotiation::{BroadcastPermit, Opened};
 pub use openings::{Capacity, Deadlines, Node, Openings};
-pub use session::Session;
+pub use session::{Greeting, Session};
 
 // The example in the README is a test.
 #[cfg(doctest)]

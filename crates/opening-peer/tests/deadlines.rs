@@ -22,7 +22,7 @@ use opening_peer::message::encode;
 use opening_peer::session::default_features;
 use opening_peer::testing::{EVERY, Fault, Faults};
 use opening_peer::transport::framed;
-use opening_peer::{Deadlines, Event, Openings, Session, Stage};
+use opening_peer::{Deadlines, Event, Greeting, Openings, Session, Stage};
 use opening_signer::{HsmSecret, LocalHsm};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::task::coop::poll_proceed;
@@ -358,7 +358,7 @@ async fn a_peer_that_never_stops_talking_cannot_stop_the_clock() {
     let offer = open_channel_message([1; 32]).await;
     let beginning = [frame(&encode(&init)), frame(&encode(&offer))].concat();
     let talker = Talker { beginning, noise: frame(&[0xff; 1001]), read: 0 };
-    let session = Session::start(openings, common::node_id(7), framed(talker), None);
+    let session = Session::start(openings, common::node_id(7), framed(talker), Greeting::default());
     let _session = session.await.unwrap();
     let waiting = |event: &Event| match event {
         Event::Progress { stage: Stage::FundingCreated, .. } => Some(()),

@@ -19,7 +19,7 @@ use lightning::types::features::InitFeatures;
 use opening_core::features::{offers, requires};
 use opening_core::{ChannelType, Feature};
 use opening_peer::message::{Message, decode, encode};
-use opening_peer::session::{StartError, default_features};
+use opening_peer::session::{Greeting, StartError, default_features};
 use opening_peer::testing::Faults;
 use opening_peer::transport::in_memory_pair;
 use opening_peer::{Ask, Openings, Session};
@@ -66,8 +66,9 @@ fn begin_with(
     let openings = Openings::new(made.node, []);
     let (ours, theirs) = in_memory_pair();
     let (reader, writer) = theirs.split();
-    let address = address.map(|address| address.parse::<SocketAddr>().unwrap());
-    let starting = Session::start(openings.clone(), node_id(7), ours, address);
+    let peer_address = address.map(|address| address.parse::<SocketAddr>().unwrap());
+    let greeting = Greeting { peer_address, first_message: None };
+    let starting = Session::start(openings.clone(), node_id(7), ours, greeting);
     (tokio::spawn(starting), Raw { reader, writer }, openings, made.log)
 }
 

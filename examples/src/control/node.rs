@@ -15,7 +15,7 @@ use opening_peer::session::{Canceller, CompleteError, Opening, PendingFunding, P
 use opening_peer::transport::Transport;
 use opening_peer::transport::bolt8::EphemeralKey;
 use opening_peer::transport::tcp;
-use opening_peer::{Ask, Event, Failed, Opened, Openings, Session};
+use opening_peer::{Ask, Event, Failed, Greeting, Opened, Openings, Session};
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
@@ -198,9 +198,10 @@ impl ControlNode {
         self: &Arc<Self>,
         peer: PublicKey,
         transport: Transport,
-        address: Option<std::net::SocketAddr>,
+        peer_address: Option<std::net::SocketAddr>,
     ) -> Result<(), Refused> {
-        let session = Session::start(self.openings.clone(), peer, transport, address)
+        let greeting = Greeting { peer_address, first_message: None };
+        let session = Session::start(self.openings.clone(), peer, transport, greeting)
             .await
             .map_err(|error| Refused::new(error.code(), error))?;
         // A new connection ends the old one of the same peer first.

@@ -83,6 +83,23 @@ pub struct Session {
     closed: watch::Receiver<bool>,
 }
 
+/// How a connection begins.
+#[derive(Clone, Debug, Default)]
+pub struct Greeting {
+    /// Where an incoming connection came from, so that the peer may learn its own address.
+    pub peer_address: Option<SocketAddr>,
+    /// A message of the node's, type first, that goes out before anything but `init`.  If it is an
+    /// `error` about all channels, it is the last one too: the connection is closed behind it.
+    pub first_message: Option<Vec<u8>>,
+}
+
+impl Greeting {
+    /// Of a connection that came from there.
+    pub fn to(peer_address: SocketAddr) -> Self {
+        Self { peer_address: Some(peer_address), first_message: None }
+    }
+}
+
 /// Why a session did not start.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -143,17 +160,17 @@ pub enum ConfirmError {
 impl Session {
     /// Exchanges `init` over `transport` and takes it over.
     ///
-    /// `peer_address` is given for an incoming connection, so that the peer may learn its own
-    /// address.  Our `init` goes out at once; nothing else does before the peer's is here
-    /// (B1-INIT-S-01, B1-INIT-R-01).
+    /// Our `init` goes out at once; nothing else does before the peer's is here (B1-INIT-S-01,
+    /// B1-INIT-R-01).
     pub async fn start(
         openings: Arc<Openings>,
         peer: PublicKey,
         transport: Transport,
-        peer_address: Option<SocketAddr>,
+        greeting: Greeting,
     ) -> Result<Self, StartError> {
         let (mut reader, mut writer) = transport.split();
         let node = &openings.node;
+        let Greeting { peer_address, first_message } = greeting;
         writer.queue(&encode(&init::ours(&node.features, node.network, peer_address)))?;
         let deadline = node.deadlines.peer;
         let exchange = async { tokio::try_join!(writer.flush(), reader.read()) };
@@ -163,18 +180,39 @@ impl Session {
             return Err(StartError::NotInit);
         };
         let features = init::judge(&node.features, openings.chain_hash(), theirs)?;
+        let transport = Transport { reader, writer };
+        Ok(Self::begin(openings, peer, features, transport, first_message))
+    }
 
-        node.events.event(&peer, Event::Connected);
+    /// Takes over a connection on which the node has exchanged both `init` already: `features` are
+    /// theirs and ours.
+    pub fn adopt(
+        openings: Arc<Openings>,
+        peer: PublicKey,
+        features: NegotiatedFeatures,
+        transport: Transport,
+    ) -> Self {
+        Self::begin(openings, peer, features, transport, None)
+    }
+
+    fn begin(
+        openings: Arc<Openings>,
+        peer: PublicKey,
+        features: NegotiatedFeatures,
+        transport: Transport,
+        first_message: Option<Vec<u8>>,
+    ) -> Self {
+        openings.node.events.event(&peer, Event::Connected);
         let features = Arc::new(features);
         let (commands, requests) = mpsc::unbounded_channel();
         let (ended, closed) = watch::channel(false);
-        let task = Task::new(openings, peer, features.clone(), (reader, writer), requests);
+        let task = Task::new(openings, peer, features.clone(), transport, requests);
         tokio::spawn(async move {
-            task.run().await;
+            task.run(first_message).await;
             // Nobody may be listening.
             let _ = ended.send(true);
         });
-        Ok(Self { peer, features, commands, closed })
+        Self { peer, features, commands, closed }
     }
 
     /// The peer's node id.

@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 
 use super::channels::Channels;
+use super::inbound::ALL_CHANNELS;
 use super::ours::Ours;
 use super::theirs::Theirs;
 use super::{Command, Key};
@@ -19,10 +20,10 @@ use crate::driver::fundee::Waiting;
 use crate::event::{Event, Failed};
 use crate::failure::{Failure, Stage};
 use crate::funding::FundingError;
-use crate::message::encode;
+use crate::message::{Message, decode, encode};
 use crate::negotiation::{BroadcastPermit, Opened};
 use crate::openings::Openings;
-use crate::transport::{Reader, TransportError, Writer};
+use crate::transport::{Reader, Transport, TransportError, Writer};
 
 /// Bytes waiting to be written above which nothing more is read: a peer that asks without
 /// listening waits.
@@ -96,7 +97,7 @@ impl Task {
         openings: Arc<Openings>,
         peer: PublicKey,
         features: Arc<NegotiatedFeatures>,
-        (reader, writer): (Reader, Writer),
+        Transport { reader, writer }: Transport,
         commands: mpsc::UnboundedReceiver<Command>,
     ) -> Self {
         let (reports, reported) = mpsc::unbounded_channel();
@@ -120,15 +121,31 @@ impl Task {
         }
     }
 
-    pub(super) async fn run(mut self) {
+    pub(super) async fn run(mut self, first_message: Option<Vec<u8>>) {
+        let mut flow = self.greet(first_message);
         let reason = loop {
-            if let Flow::Close(reason) = self.turn().await {
-                break reason;
+            match flow {
+                Flow::Continue => flow = self.turn().await,
+                Flow::Close(reason) => break reason,
             }
         };
         log::debug!("{}: closing: {reason}", self.peer);
         self.end().await;
         self.event(Event::Disconnected { reason });
+    }
+
+    /// What the node has to say before anything else is said.
+    fn greet(&mut self, first_message: Option<Vec<u8>>) -> Flow {
+        let Some(message) = first_message else { return Flow::Continue };
+        if let Err(error) = self.queue(&message) {
+            return Flow::Close(format!("the node's first message: {error}"));
+        }
+        match decode(&message) {
+            Ok(Message::Error(error)) if error.channel_id == ALL_CHANNELS => {
+                Flow::Close("this node refuses the peer".into())
+            }
+            _ => Flow::Continue,
+        }
     }
 
     /// One thing that happens.  Our own side and the clock come first: a peer that never stops

@@ -26,7 +26,7 @@ use opening_peer::negotiation::ready::Confirmation;
 use opening_peer::node::{AcceptWithin, Bounds, Events};
 use opening_peer::store::MemoryStore;
 use opening_peer::transport::in_memory_pair;
-use opening_peer::{Ask, Capacity, Event, Node, Opened, Openings, Session};
+use opening_peer::{Ask, Capacity, Event, Greeting, Node, Opened, Openings, Session};
 use opening_signer::{HsmSecret, LocalHsm};
 use tokio::sync::Notify;
 
@@ -167,8 +167,8 @@ pub async fn connect(one: (Node, Arc<Seen>), other: (Node, Arc<Seen>)) -> (End, 
     let (left, right) = in_memory_pair();
     let (one_openings, other_openings) = (Openings::new(one.0, []), Openings::new(other.0, []));
     let (a, b) = tokio::join!(
-        Session::start(one_openings.clone(), node_id(2), left, None),
-        Session::start(other_openings.clone(), node_id(1), right, None),
+        Session::start(one_openings.clone(), node_id(2), left, Greeting::default()),
+        Session::start(other_openings.clone(), node_id(1), right, Greeting::default()),
     );
     (
         End { openings: one_openings, seen: one.1, session: a.unwrap() },

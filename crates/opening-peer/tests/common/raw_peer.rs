@@ -24,7 +24,7 @@ use opening_core::{
 use opening_peer::message::{Message, decode, encode};
 use opening_peer::session::default_features;
 use opening_peer::transport::{Reader, Writer, in_memory_pair};
-use opening_peer::{Openings, Session};
+use opening_peer::{Greeting, Openings, Session};
 
 use super::node_id;
 
@@ -62,7 +62,7 @@ impl RawPeer {
             peer.send(&init).await;
             assert!(matches!(peer.receive().await, Message::Init(_)));
         };
-        let starting = Session::start(openings.clone(), node_id(secret), near, None);
+        let starting = Session::start(openings.clone(), node_id(secret), near, Greeting::default());
         let (session, ()) = tokio::join!(starting, exchange);
         (peer, session.unwrap())
     }

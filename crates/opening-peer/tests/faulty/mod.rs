@@ -18,7 +18,7 @@ use opening_peer::node::{AcceptWithin, Bounds};
 use opening_peer::session::{CompleteError, Opening};
 use opening_peer::store::{ChannelStore, MemoryStore, StoreError};
 use opening_peer::testing::{Faults, FaultyPolicy, FaultyStore};
-use opening_peer::{BroadcastPermit, Capacity, Failed, Node, Opened, Openings, Session};
+use opening_peer::{BroadcastPermit, Capacity, Failed, Greeting, Node, Opened, Openings, Session};
 use opening_signer::{HsmSecret, LocalHsm};
 
 pub use self::hsm::{FaultyHsm, HSM_CALLS, Requests};
@@ -81,8 +81,8 @@ pub async fn connect(funder: Made, fundee: Made) -> (Party, Party, Wire) {
     let (wire, funder_end, fundee_end) = Wire::new();
     let (one, other) = (Openings::new(funder.node, []), Openings::new(fundee.node, []));
     let (a, b) = tokio::join!(
-        Session::start(one.clone(), node_id(2), funder_end, None),
-        Session::start(other.clone(), node_id(1), fundee_end, None),
+        Session::start(one.clone(), node_id(2), funder_end, Greeting::default()),
+        Session::start(other.clone(), node_id(1), fundee_end, Greeting::default()),
     );
     let party =
         |openings, session, log, store, requests| Party { openings, log, store, requests, session };

@@ -14,7 +14,7 @@ use opening_peer::negotiation::funder::{self, WaitForAcceptChannel, WaitForFundi
 use opening_peer::negotiation::{Context, LocalKeys};
 use opening_peer::session::default_features;
 use opening_peer::transport::{Reader, Writer, in_memory_pair};
-use opening_peer::{Openings, Session};
+use opening_peer::{Greeting, Openings, Session};
 use opening_signer::{ChannelHsm, ChannelRef, Hsm, HsmSecret, LocalHsm};
 
 use crate::common::{node_id, regtest_bounds};
@@ -41,7 +41,7 @@ impl Raw {
         let (ours, theirs) = in_memory_pair();
         let (reader, writer) = theirs.split();
         let mut raw = Self { reader, writer };
-        let start = Session::start(openings.clone(), node_id(peer), ours, None);
+        let start = Session::start(openings.clone(), node_id(peer), ours, Greeting::default());
         let greet = async {
             assert!(matches!(raw.receive().await, Some(Message::Init(_))));
             raw.send(&Init {
