@@ -163,7 +163,7 @@ impl OurNode {
             Arc::new(MemoryStore::default()),
             recorder.clone(),
         );
-        let openings = Openings::new(node, []);
+        let (openings, _restored) = Openings::load(node).await?;
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
         let sessions = Mutex::default();
@@ -232,7 +232,7 @@ impl OurNode {
 
         let unsigned = wallet.build(&pending.needed().output, feerate)?;
         let funding = FundingTransaction::Psbt(Box::new(unsigned.clone()));
-        let signing = pending.complete(funding).await.map_err(|(error, _)| error)?;
+        let mut signing = pending.complete(funding).await.map_err(|(error, _)| error)?;
 
         let (opened, permit) = signing.opened().await?;
         // The permit says that the peer's signature is verified and saved: now, not earlier.
@@ -275,15 +275,12 @@ impl OurNode {
     }
 
     async fn show_depth(&self, opened: &Opened, height: u32) -> Result<(), AnyError> {
-        let session = lock(&self.sessions).get(&opened.reference.peer).cloned();
         let txid = opened.parameters.funding_outpoint.txid;
-        let (Some(session), Some((transaction, block_height, transaction_index))) =
-            (session, self.chain.find(&txid))
-        else {
+        let Some((transaction, block_height, transaction_index)) = self.chain.find(&txid) else {
             return Ok(());
         };
         let depth = height + 1 - block_height;
         let confirmation = Confirmation { transaction, block_height, transaction_index, depth };
-        Ok(session.confirmed(opened.channel_id, confirmation).await?)
+        Ok(self.openings.confirmed(opened.channel_id, confirmation).await?)
     }
 }

@@ -47,6 +47,8 @@ pub enum Stage {
     ChannelReady,
     /// Both: in use.
     Ready,
+    /// Both: an opened channel that has failed; the node resolves it.
+    Failed,
 }
 
 impl Stage {
@@ -66,6 +68,7 @@ impl Stage {
             Self::Depth => "depth",
             Self::ChannelReady => "channel-ready",
             Self::Ready => "ready",
+            Self::Failed => "failed",
         }
     }
 }
@@ -86,6 +89,7 @@ impl fmt::Display for Stage {
             Self::Depth => "opened, waiting for the funding transaction to confirm",
             Self::ChannelReady => "confirmed, waiting for the peer's channel_ready",
             Self::Ready => "in use",
+            Self::Failed => "failed, to be resolved by the node",
         })
     }
 }
@@ -106,6 +110,8 @@ pub enum SignerCall {
     SignCounterpartyCommitment,
     /// `ChannelHsm::validate_holder_commitment`.
     ValidateHolderCommitment,
+    /// `ChannelHsm::sign_holder_commitment`.
+    SignHolderCommitment,
 }
 
 impl fmt::Display for SignerCall {
@@ -117,6 +123,7 @@ impl fmt::Display for SignerCall {
             Self::Setup => "setup",
             Self::SignCounterpartyCommitment => "sign_counterparty_commitment",
             Self::ValidateHolderCommitment => "validate_holder_commitment",
+            Self::SignHolderCommitment => "sign_holder_commitment",
         })
     }
 }
@@ -185,6 +192,12 @@ pub enum Failure {
     /// More openings are pending in all than this node takes.
     #[error("{0} openings are pending, the most this node takes")]
     TooManyPending(u32),
+    /// This peer has more channels whose funding has not confirmed than it may.
+    #[error("{0} channels of this peer have not confirmed, the most it may have")]
+    TooManyUnconfirmedWithPeer(u32),
+    /// More channels of peers have not confirmed than this node takes.
+    #[error("{0} channels of peers have not confirmed, the most this node takes")]
+    TooManyUnconfirmed(u32),
     /// More new openings in a second than this peer may begin.
     #[error("more than {0} new openings in one second")]
     TooFast(u32),
@@ -238,6 +251,8 @@ impl Failure {
             Self::Store(error) => error.code(),
             Self::TooManyPendingWithPeer(_) => "too-many-pending-with-peer",
             Self::TooManyPending(_) => "too-many-pending",
+            Self::TooManyUnconfirmedWithPeer(_) => "too-many-unconfirmed-with-peer",
+            Self::TooManyUnconfirmed(_) => "too-many-unconfirmed",
             Self::TooFast(_) => "too-fast",
             Self::DuplicateTemporaryId => "duplicate-temporary-channel-id",
             Self::TemporaryIdTaken(_) => "temporary-channel-id-taken",
@@ -262,6 +277,8 @@ impl Failure {
             Self::OutpointInUse(_) => "the funding outpoint is in use".into(),
             Self::TooManyPendingWithPeer(_) => "too many pending channels with you".into(),
             Self::TooManyPending(_) => "too many pending channels".into(),
+            Self::TooManyUnconfirmedWithPeer(_) => "too many unconfirmed channels with you".into(),
+            Self::TooManyUnconfirmed(_) => "too many unconfirmed channels".into(),
             Self::TooFast(_) => "too many new channels in one second".into(),
             Self::DuplicateTemporaryId => "temporary_channel_id is in use".into(),
             Self::TemporaryIdTaken(_) => "temporary_channel_id names other channels".into(),

@@ -30,7 +30,7 @@ pub use failure::{Failure, Stage};
 pub use funding::FundingTransaction;
 pub use negotiation::funder::Ask;
 pub use negotiation::{BroadcastPermit, Opened};
-pub use openings::{Capacity, Deadlines, Node, Openings};
+pub use openings::{Capacity, Deadlines, Node, Openings, Restored};
 pub use session::{Greeting, Session};
 
 // The example in the README is a test.

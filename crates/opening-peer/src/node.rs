@@ -3,11 +3,13 @@
 use core::fmt;
 
 use async_trait::async_trait;
+use bitcoin::ScriptBuf;
 use bitcoin::secp256k1::PublicKey;
 use lightning::ln::types::ChannelId;
 use opening_core::{ChannelType, FeerateRange, Limits, Offer, Terms};
 
 use crate::event::Event;
+use crate::negotiation::Opened;
 
 /// Who may open channels with us, and on which terms.
 #[async_trait]
@@ -134,6 +136,12 @@ pub trait RestOfNode: Send + Sync + 'static {
     /// Whether the node has this channel with the peer: its messages are handed over untouched.
     fn owns(&self, _peer: &PublicKey, _channel_id: &ChannelId) -> bool {
         false
+    }
+
+    /// The script to close a channel to which was opened without one; `None` leaves it to the node
+    /// to answer the peer's `shutdown`, which it gets as a message.
+    fn closing_script(&self, _opened: &Opened) -> Option<ScriptBuf> {
+        None
     }
 
     /// A message as it came, type first: gossip, a type that the node knows, or one for a channel

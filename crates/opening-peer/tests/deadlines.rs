@@ -22,7 +22,7 @@ use opening_peer::message::encode;
 use opening_peer::session::default_features;
 use opening_peer::testing::{EVERY, Fault, Faults};
 use opening_peer::transport::framed;
-use opening_peer::{Deadlines, Event, Greeting, Openings, Session, Stage};
+use opening_peer::{Deadlines, Event, Greeting, Session, Stage};
 use opening_signer::{HsmSecret, LocalHsm};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::task::coop::poll_proceed;
@@ -94,7 +94,7 @@ async fn no_clock_runs_once_a_channel_is_saved() {
     let transaction = opened.funding_transaction.clone().unwrap();
     for party in [&funder, &fundee] {
         assert_eq!(party.log.failures(), []);
-        party.session.confirmed(opened.channel_id, confirmation(&transaction, 6)).await.unwrap();
+        party.openings.confirmed(opened.channel_id, confirmation(&transaction, 6)).await.unwrap();
     }
     assert_eq!(funder.log.ready().await.opened.channel_id, opened.channel_id);
     assert_eq!(fundee.log.ready().await.opened.channel_id, opened.channel_id);
@@ -254,7 +254,7 @@ async fn a_signer_that_defers_forever_is_a_silent_one() {
 #[tokio::test(start_paused = true)]
 async fn a_peer_that_never_reads_is_let_go_with_all_that_is_pending() {
     let made = faulty_node(2, &Faults::none());
-    let (log, openings) = (made.log, Openings::new(made.node, []));
+    let (log, openings) = (made.log, common::openings(made.node));
     let (mut session, mut raw) = Raw::connect(&openings, 7).await;
     let begin = Instant::now();
     for id in 1..=4 {
@@ -277,7 +277,7 @@ async fn a_peer_that_never_reads_is_let_go_with_all_that_is_pending() {
 #[tokio::test(start_paused = true)]
 async fn a_peer_that_reads_slowly_is_not_one_that_never_reads() {
     let made = faulty_node(2, &Faults::none());
-    let (log, openings) = (made.log, Openings::new(made.node, []));
+    let (log, openings) = (made.log, common::openings(made.node));
     let (session, mut raw) = Raw::connect(&openings, 7).await;
     // An odd type of the node's own, a megabyte in all.
     let message = [&[0xff, 0xff][..], &[0; 60_000]].concat();
@@ -353,7 +353,7 @@ fn frame(message: &[u8]) -> Vec<u8> {
 #[tokio::test(start_paused = true)]
 async fn a_peer_that_never_stops_talking_cannot_stop_the_clock() {
     let made = faulty_node(2, &Faults::none());
-    let (log, openings) = (made.log, Openings::new(made.node, []));
+    let (log, openings) = (made.log, common::openings(made.node));
     let init = Init { features: default_features(), networks: None, remote_network_address: None };
     let offer = open_channel_message([1; 32]).await;
     let beginning = [frame(&encode(&init)), frame(&encode(&offer))].concat();

@@ -18,8 +18,9 @@ use common::{ask, signed};
 use lightning::ln::msgs::{ErrorMessage, WarningMessage};
 use lightning::ln::types::ChannelId;
 use opening_peer::message::encode;
+use opening_peer::negotiation::ready::Progress;
 use opening_peer::node::{Decision, Events, OfferDetails, Policy, PublicText, Rejection};
-use opening_peer::store::{ChannelStore, MemoryStore, StoreError};
+use opening_peer::store::{ChannelStore, Entry, MemoryStore, StoreError, Stored};
 use opening_peer::{Event, Node, Opened, Stage};
 use opening_signer::{
     ChannelHsm, ChannelRef, ChannelSecrets, Hsm, HsmError, HsmResult, Info, LocalHsm,
@@ -133,7 +134,7 @@ async fn while_funding_created_is_unanswered_either_id_ends_the_opening() {
         peer.send(&peer.accept_channel(&open)).await;
         let pending = opening.accepted().await.unwrap();
         let funding = signed(&pending.needed().output);
-        let signing = pending.complete(funding).await.unwrap();
+        let mut signing = pending.complete(funding).await.unwrap();
         let created = peer.expect_funding_created().await;
         let final_id = channel_id(outpoint(&created));
         let id = if by_channel_id { final_id } else { created.temporary_channel_id };
@@ -270,11 +271,19 @@ impl ChannelStore for FailingStore {
         self.0.save(opened).await
     }
 
+    async fn update(&self, opened: &Opened, progress: &Progress) -> Result<(), StoreError> {
+        self.0.update(opened, progress).await
+    }
+
     async fn remove(&self, channel_id: &ChannelId) -> Result<(), StoreError> {
         self.0.remove(channel_id).await
     }
 
-    async fn load_all(&self) -> Result<Vec<Result<Opened, StoreError>>, StoreError> {
+    async fn load(&self, channel_id: &ChannelId) -> Result<Option<Stored>, StoreError> {
+        self.0.load(channel_id).await
+    }
+
+    async fn load_all(&self) -> Result<Vec<Entry>, StoreError> {
         self.0.load_all().await
     }
 
@@ -314,7 +323,7 @@ async fn fails_in_silence(call: &'static str, change: impl Fn(&mut Node)) {
     let funding = signed(&pending.needed().output);
     let completed = pending.complete(funding).await;
     let id = match completed {
-        Ok(signing) => {
+        Ok(mut signing) => {
             let created = peer.expect_funding_created().await;
             peer.send(&peer.funding_signed(&open, &accept, &created)).await;
             let failed = signing.opened().await.unwrap_err();
@@ -425,7 +434,7 @@ async fn no_secret_is_on_the_wire_or_in_an_event() {
     });
     let (mut peer, session) = RawPeer::connect(&here.openings, 2).await;
     let created = complete_openings(&mut peer, &session).await;
-    confirm_both(&mut peer, &session, created).await;
+    confirm_both(&mut peer, &here, created).await;
 
     let wire = hex::encode(peer.heard.concat());
     let said = diary.0.lock().unwrap().to_lowercase();
@@ -451,7 +460,7 @@ async fn complete_openings(peer: &mut RawPeer, session: &opening_peer::Session) 
     let pending = opening.accepted().await.unwrap();
     let our_funding = common::funding_transaction(&pending.needed().output, 0);
     let funding = signed(&pending.needed().output);
-    let signing = pending.complete(funding).await.unwrap();
+    let mut signing = pending.complete(funding).await.unwrap();
     let created = peer.expect_funding_created().await;
     peer.send(&peer.funding_signed(&ours, &accept, &created)).await;
     let (_opened, _permit) = signing.opened().await.unwrap();
@@ -473,11 +482,11 @@ async fn complete_openings(peer: &mut RawPeer, session: &opening_peer::Session) 
 }
 
 /// Both channels become deep enough, and both sides say so.
-async fn confirm_both(peer: &mut RawPeer, session: &opening_peer::Session, both: Both) {
+async fn confirm_both(peer: &mut RawPeer, here: &Here, both: Both) {
     let (outpoints, one, other) = both;
     for (outpoint, transaction) in outpoints.into_iter().zip([one, other]) {
         let id = channel_id(outpoint);
-        session.confirmed(id, common::confirmation(&transaction, 3)).await.unwrap();
+        here.openings.confirmed(id, common::confirmation(&transaction, 3)).await.unwrap();
         peer.receive().await;
         peer.send(&lightning::ln::msgs::ChannelReady {
             channel_id: id,

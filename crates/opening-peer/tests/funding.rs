@@ -198,7 +198,7 @@ async fn a_transaction_that_does_not_fund_the_channel_is_refused_here_and_the_op
     settle().await;
     assert_eq!(wire.types(From::Funder), [16, 32], "the peer heard of it");
     assert_eq!((funder.log.failures(), fundee.log.failures()), (vec![], vec![]));
-    let signing = waiting.complete(signed(&output)).await.unwrap();
+    let mut signing = waiting.complete(signed(&output)).await.unwrap();
     let _permit = signing.opened().await.unwrap();
 }
 
@@ -213,7 +213,7 @@ async fn funding_created_names_the_output_wherever_it_is() {
         let mut bare = transaction.clone();
         bare.input[0].witness = Witness::new();
         let txid = bare.compute_txid();
-        let signing = waiting.complete(FundingTransaction::Signed(transaction)).await.unwrap();
+        let mut signing = waiting.complete(FundingTransaction::Signed(transaction)).await.unwrap();
         let (opened, _permit) = signing.opened().await.unwrap();
         let message = funding_created(&wire);
         assert_eq!(message.temporary_channel_id, temporary_channel_id);
@@ -241,7 +241,7 @@ async fn an_unsigned_transaction_funds_a_channel_if_all_its_inputs_are_native_se
             let (waiting, _funder, _fundee, wire) = pending().await;
             let psbt = build(&waiting.needed().output, script.clone());
             let transaction = psbt.unsigned_tx.clone();
-            let signing = waiting.complete(of_psbt(psbt)).await.unwrap();
+            let mut signing = waiting.complete(of_psbt(psbt)).await.unwrap();
             let (opened, _permit) = signing.opened().await.unwrap();
             assert_eq!(funding_created(&wire).funding_txid, transaction.compute_txid());
             assert_eq!(opened.funding_transaction, Some(transaction));
@@ -253,7 +253,7 @@ async fn an_unsigned_transaction_funds_a_channel_if_all_its_inputs_are_native_se
 async fn an_outpoint_is_taken_at_the_wallets_word() {
     let (waiting, _funder, _fundee, _wire) = pending().await;
     let outpoint = OutPoint { txid: Txid::from_byte_array([5; 32]), vout: 65_535 };
-    let signing = waiting.complete(FundingTransaction::Outpoint(outpoint)).await.unwrap();
+    let mut signing = waiting.complete(FundingTransaction::Outpoint(outpoint)).await.unwrap();
     let (opened, _permit) = signing.opened().await.unwrap();
     assert_eq!(opened.parameters.funding_outpoint, outpoint);
     assert_eq!(opened.funding_transaction, None);
@@ -323,7 +323,7 @@ async fn stop(at: Moment, by_dropping: bool) {
         }
         let funding = signed(&pending.needed().output);
         let completed = pending.complete(funding).await;
-        let signing = completed.map_err(|(error, again)| {
+        let mut signing = completed.map_err(|(error, again)| {
             assert!(again.is_none());
             match error {
                 CompleteError::Failed(failed) => failed.failure.code(),

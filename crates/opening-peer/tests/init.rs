@@ -63,7 +63,7 @@ fn begin_with(
     made: faulty::Made,
     address: Option<&str>,
 ) -> (Starting, Raw, Arc<Openings>, Arc<Log>) {
-    let openings = Openings::new(made.node, []);
+    let openings = common::openings(made.node);
     let (ours, theirs) = in_memory_pair();
     let (reader, writer) = theirs.split();
     let peer_address = address.map(|address| address.parse::<SocketAddr>().unwrap());

@@ -30,7 +30,7 @@ fn with_id(message: &OpenChannel, id: u64) -> OpenChannel {
 fn node(faults: &Faults, capacity: Capacity) -> (Arc<Openings>, Arc<faulty::Log>) {
     let mut made = faulty_node(2, faults);
     made.node.capacity = capacity;
-    (Openings::new(made.node, []), made.log)
+    (common::openings(made.node), made.log)
 }
 
 fn no_rate() -> Capacity {

@@ -18,7 +18,7 @@ use lightning::ln::types::ChannelId;
 use opening_peer::message::Message;
 use opening_peer::session::CompleteError;
 use opening_peer::testing::{EVERY, Fault, Faults};
-use opening_peer::{Failure, FundingTransaction, Openings, Stage};
+use opening_peer::{Event, Failure, FundingTransaction, Stage};
 
 const FUNDING_CREATED: u16 = 34;
 const FUNDING_SIGNED: u16 = 35;
@@ -63,11 +63,61 @@ fn assert_discreet(wire: &Wire, which: From) {
 #[tokio::test(start_paused = true)]
 async fn a_store_that_fails_anyhow_lets_nothing_leave() {
     for which in [From::Funder, From::Fundee] {
-        for call in ["reserve_dbids", "save"] {
-            for fault in FAULTS {
-                store_fails(which, call, fault).await;
-            }
+        for fault in FAULTS {
+            store_fails(which, "reserve_dbids", fault).await;
         }
+        // Read back, the channel is not there: it is known to have failed.
+        for fault in [Fault::FailBefore, Fault::Panic] {
+            store_fails(which, "save", fault).await;
+        }
+    }
+}
+
+/// A save that was told to have failed, and is there when it is read back, was one.
+// req: B2-FC-S-03, B2-FS-R-02, B2-EST-B-05
+#[tokio::test(start_paused = true)]
+async fn a_save_that_is_found_when_read_back_counts() {
+    for which in [From::Funder, From::Fundee] {
+        let faults =
+            Faults::none().at("save", 1, Fault::FailAfter).at("load", 1, Fault::FailBefore);
+        let (funder, fundee, wire) = connect_faulty(which, &faults).await;
+        let (opened, permit) = open(&funder).await.unwrap();
+        assert_eq!(permit.txid(), opened.parameters.funding_outpoint.txid);
+        assert_eq!((faults.calls("save"), faults.calls("load")), (2, 1), "{which:?}");
+        assert_eq!(funder.kept().await.len() + fundee.kept().await.len(), 2);
+        assert_eq!(wire.errors(which), [""; 0]);
+        assert_nothing_pending(&funder, &fundee);
+    }
+}
+
+/// Nobody knows whether it is saved: nothing leaves, nothing is given up, however long it takes.
+// req: B2-FC-S-03, B2-FS-R-02, B2-EST-B-05
+#[tokio::test(start_paused = true)]
+async fn a_save_that_is_not_answered_holds_everything() {
+    for which in [From::Funder, From::Fundee] {
+        let faults = Faults::none().at("save", 1, Fault::Hold);
+        let (mut funder, mut fundee) = (faulty_node(1, &Faults::none()), faulty_node(2, &faults));
+        if which == From::Funder {
+            (funder, fundee) = (faulty_node(1, &faults), faulty_node(2, &Faults::none()));
+        }
+        // The other side would lose patience first.
+        funder.node.deadlines.peer = std::time::Duration::from_secs(100_000);
+        let (funder, fundee, wire) = connect(funder, fundee).await;
+        let session = funder.session.clone();
+        let mut opening =
+            tokio::spawn(async move { finish(session.open(ask()).await.unwrap()).await });
+        faults.struck().await;
+        let (faulty, _) = of(which, &funder, &fundee);
+        let overdue = |event: &Event| matches!(event, Event::SaveOverdue { .. }).then_some(());
+        faulty.log.first(overdue).await;
+        let hours = std::time::Duration::from_secs(10_000);
+        assert!(tokio::time::timeout(hours, &mut opening).await.is_err(), "{which:?}");
+        assert_eq!(wire.types(From::Fundee).contains(&FUNDING_SIGNED), which == From::Funder);
+        assert_eq!((faulty.log.failures(), wire.errors(which)), (vec![], vec![]));
+        faults.release();
+        let _permit = opening.await.unwrap().unwrap();
+        fundee.log.opened().await;
+        assert_nothing_pending(&funder, &fundee);
     }
 }
 
@@ -102,9 +152,7 @@ async fn store_fails(which: From, call: &'static str, fault: Fault) {
     assert_nothing_pending(&funder, &fundee);
     // From the save on the signer keeps the channel, for it may be kept here.
     assert_eq!(times_forgotten(faulty), 0, "{case}");
-    // Nothing was deleted: what was done stays, because nobody knows that it was not.
-    let was_saved = call == "save" && matches!(fault, Fault::FailAfter | Fault::StallAfter);
-    assert_eq!(faulty.kept().await.len(), usize::from(was_saved), "{case}");
+    assert_eq!(faulty.kept().await.len(), 0, "{case}");
     if which == From::Funder && call == "save" {
         assert_eq!(sound.kept().await.len(), 1, "the fundee has saved before it signed: {case}");
     }
@@ -350,7 +398,7 @@ async fn a_connection_that_ends_before_the_save_leaves_nothing_on_either_side() 
 #[tokio::test(start_paused = true)]
 async fn after_a_reconnect_the_same_temporary_id_is_new() {
     let made = faulty_node(2, &Faults::none());
-    let openings = Openings::new(made.node, []);
+    let openings = common::openings(made.node);
     let offer = open_channel_message([1; 32]).await;
     for _ in 0..3 {
         let (session, mut raw) = Raw::connect(&openings, 7).await;
@@ -358,42 +406,6 @@ async fn after_a_reconnect_the_same_temporary_id_is_new() {
         assert!(matches!(raw.receive().await, Some(Message::AcceptChannel(_))));
         drop((session, raw));
         until("it is gone", || openings.pending() == 0).await;
-    }
-}
-
-// req: B2-FS-R-02
-#[tokio::test(start_paused = true)]
-async fn a_save_beyond_its_deadline_is_unknown_and_keeps_the_channels_name() {
-    for which in [From::Funder, From::Fundee] {
-        let faults = Faults::none().at("save", 1, Fault::Hold);
-        let (funder, fundee, wire) = connect_faulty(which, &faults).await;
-        assert!(open(&funder).await.is_err());
-        let (faulty, _) = of(which, &funder, &fundee);
-        assert_eq!(faulty.log.failures(), [("save", "store-silent")]);
-        let before = wire.types(which).len();
-        faults.release();
-        settle().await;
-        // It was saved after all: nothing leaves for it, and nothing is deleted.
-        let kept = faulty.kept().await;
-        assert_eq!(kept.len(), 1);
-        assert_eq!(wire.types(which).len(), before, "{which:?}");
-        assert_eq!(faulty.log.opened_so_far(), 0);
-        // A second channel of that outpoint would overwrite the first.
-        let outpoint = kept[0].parameters.funding_outpoint;
-        let pending = funder.session.open(ask()).await.unwrap().accepted().await.unwrap();
-        let completed = pending.complete(FundingTransaction::Outpoint(outpoint)).await;
-        let failed = match completed {
-            Ok(signing) => signing.opened().await.unwrap_err(),
-            Err((CompleteError::Failed(failed), None)) => failed,
-            Err(other) => panic!("{other:?}"),
-        };
-        match which {
-            From::Funder => assert_eq!(failed.failure.code(), "outpoint-in-use"),
-            From::Fundee => {
-                assert_eq!(wire.errors(From::Fundee)[1], "the funding outpoint is in use")
-            }
-        }
-        assert_eq!(faulty.kept().await, kept);
     }
 }
 
@@ -406,7 +418,7 @@ async fn the_permit_comes_once_right_after_the_save_and_names_the_channel() {
     let funding = signed(&pending.needed().output);
     let FundingTransaction::Signed(transaction) = &funding else { unreachable!() };
     let txid = transaction.compute_txid();
-    let signing = pending.complete(funding).await.unwrap();
+    let mut signing = pending.complete(funding).await.unwrap();
     let mut opened = Box::pin(signing.opened());
     faults.struck().await;
     settle().await;
@@ -414,7 +426,7 @@ async fn the_permit_comes_once_right_after_the_save_and_names_the_channel() {
     assert!(futures::poll!(&mut opened).is_pending(), "a permit before the save");
     faults.release();
     let (opened, permit) = opened.await.unwrap();
-    assert_eq!(permit.channel_id(), opened.channel_id);
+    assert_eq!(permit.txid(), opened.parameters.funding_outpoint.txid);
     assert_eq!(opened.parameters.funding_outpoint.txid, txid);
     assert_eq!(opened.funding_transaction.as_ref().unwrap().compute_txid(), txid);
     let created = wire.said(From::Funder).into_iter().find_map(|message| match message {

@@ -12,9 +12,9 @@ async fn both_ends_open_the_same_channel_and_reach_channel_ready() {
     let (funder, fundee) = connect(node(1), node(2)).await;
     let pending = funder.session.open(ask()).await.unwrap().accepted().await.unwrap();
     let output = pending.needed().output.clone();
-    let signing = pending.complete(signed(&output)).await.unwrap();
+    let mut signing = pending.complete(signed(&output)).await.unwrap();
     let (opened, permit) = signing.opened().await.unwrap();
-    assert_eq!(permit.channel_id(), opened.channel_id);
+    assert_eq!(permit.txid(), opened.parameters.funding_outpoint.txid);
 
     let theirs = fundee.seen.opened().await;
     assert_eq!(theirs.channel_id, opened.channel_id);
@@ -25,11 +25,11 @@ async fn both_ends_open_the_same_channel_and_reach_channel_ready() {
 
     let transaction = funding_transaction(&output, 0);
     let at = |depth| confirmation(&transaction, depth);
-    funder.session.confirmed(opened.channel_id, at(2)).await.unwrap();
-    fundee.session.confirmed(opened.channel_id, at(2)).await.unwrap();
+    funder.openings.confirmed(opened.channel_id, at(2)).await.unwrap();
+    fundee.openings.confirmed(opened.channel_id, at(2)).await.unwrap();
     assert!(!funder.seen.lines().iter().any(|line| line.ends_with("ready")));
-    funder.session.confirmed(opened.channel_id, at(3)).await.unwrap();
-    fundee.session.confirmed(opened.channel_id, at(3)).await.unwrap();
+    funder.openings.confirmed(opened.channel_id, at(3)).await.unwrap();
+    fundee.openings.confirmed(opened.channel_id, at(3)).await.unwrap();
 
     let (ours, theirs) = (funder.seen.ready().await, fundee.seen.ready().await);
     assert_eq!(ours.local.second_per_commitment_point, theirs.remote.second_per_commitment_point);
@@ -45,7 +45,7 @@ async fn a_push_is_the_fundees_from_the_start() {
     let ask = opening_peer::Ask { push_msat: push, ..ask() };
     let pending = funder.session.open(ask).await.unwrap().accepted().await.unwrap();
     let transaction = funding_transaction(&pending.needed().output, 3);
-    let signing = pending.complete(FundingTransaction::Signed(transaction)).await.unwrap();
+    let mut signing = pending.complete(FundingTransaction::Signed(transaction)).await.unwrap();
     let (opened, _permit) = signing.opened().await.unwrap();
     assert_eq!(opened.parameters.funding_outpoint.vout, 3);
     let theirs = fundee.seen.opened().await;

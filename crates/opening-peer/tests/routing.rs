@@ -60,7 +60,7 @@ async fn a_peer_may_use_our_own_id_for_its_opening() {
     peer.send(&peer.funding_created(&theirs, &accepted, made_up_outpoint(1, 0))).await;
     let their_channel = peer.expect_funding_signed().await.channel_id;
     let funding = signed(&pending.needed().output);
-    let signing = pending.complete(funding).await.unwrap();
+    let mut signing = pending.complete(funding).await.unwrap();
     let created = peer.expect_funding_created().await;
     peer.send(&peer.funding_signed(&ours, &accept, &created)).await;
     let (opened, _permit) = signing.opened().await.unwrap();
@@ -119,7 +119,7 @@ async fn three_interleaved_openings_in_both_directions_finish() {
     let second = peer.expect_funding_signed().await.channel_id;
     let pending = opening.accepted().await.unwrap();
     let funding = signed(&pending.needed().output);
-    let signing = pending.complete(funding).await.unwrap();
+    let mut signing = pending.complete(funding).await.unwrap();
     let created = peer.expect_funding_created().await;
     peer.send(&peer.funding_created(&opens[0], &first, made_up_outpoint(1, 0))).await;
     let first = peer.expect_funding_signed().await.channel_id;
@@ -264,7 +264,7 @@ fn messages_about(peer: &RawPeer, id: ChannelId) -> Vec<Vec<u8>> {
             next_per_commitment_point: peer.point(7),
             short_channel_id_alias: None,
         }),
-        encode(&Shutdown { channel_id: id, scriptpubkey: bitcoin::ScriptBuf::new() }),
+        encode(&Shutdown { channel_id: id, scriptpubkey: p2wpkh() }),
         encode(&ChannelReestablish {
             channel_id: id,
             next_local_commitment_number: 1,
@@ -368,10 +368,10 @@ async fn an_opened_channel_is_never_refused_by_error() {
     peer.send(&peer.open_channel(id)).await;
     peer.expect_warning(id).await;
     assert_eq!(here.failed().await.failure.code(), "temporary-channel-id-taken");
-    // channel_ready is the session's until both have passed; everything else is the node's.
-    let is_channel_ready = |message: &Vec<u8>| message.starts_with(&[0, 36]);
+    // channel_ready and channel_reestablish are the session's; everything else is the node's.
+    let is_ours = |message: &Vec<u8>| matches!(message[..2], [0, 36 | 136]);
     let messages = messages_about(&peer, id);
-    for message in messages.into_iter().filter(|message| !is_channel_ready(message)) {
+    for message in messages.into_iter().filter(|message| !is_ours(message)) {
         peer.send_bytes(&message).await;
         peer.expect_silence().await;
         assert_eq!(here.rest.take_messages(), [message]);
@@ -504,4 +504,8 @@ async fn a_connection_that_ends_says_why_to_the_node() {
     let line = "disconnected: the peer sent a message of unknown even type 36864";
     assert_eq!(ended.to_string(), line);
     here.nothing_pending().await;
+}
+
+fn p2wpkh() -> bitcoin::ScriptBuf {
+    bitcoin::ScriptBuf::from([&[0, 20][..], &[1; 20]].concat())
 }

@@ -103,6 +103,7 @@ fn channel((one, other, kind, shape): Seeds) -> Opened {
         remote_signature: signature(one),
         local_signature: signature(other),
         funding_transaction: (shape & 32 != 0).then_some(transaction),
+        batch: vec![ChannelId([shape; 32]); usize::from(shape & 3)],
         parameters,
     }
 }
@@ -114,7 +115,7 @@ fn sorted(mut channels: Vec<Opened>) -> Vec<Opened> {
 
 async fn load(store: &impl ChannelStore) -> Vec<Opened> {
     let loaded = store.load_all().await.unwrap();
-    sorted(loaded.into_iter().map(Result::unwrap).collect())
+    sorted(loaded.into_iter().map(|entry| entry.stored.unwrap().opened).collect())
 }
 
 /// What every store does.  `reopen` gives what is left of it after the program has ended; a store
@@ -228,10 +229,12 @@ fn file_of(directory: &Path, id: &ChannelId) -> PathBuf {
 async fn first_is_damaged(directory: &TempDir, channels: &[Opened; 2]) -> StoreError {
     let store = KvChannelStore::in_directory(directory.path()).unwrap();
     let (sound, damaged): (Vec<_>, Vec<_>) =
-        store.load_all().await.unwrap().into_iter().partition(Result::is_ok);
-    assert_eq!(sound.into_iter().map(Result::unwrap).collect::<Vec<_>>(), channels[1..]);
-    let [error] = <[_; 1]>::try_from(damaged).unwrap();
-    let error = error.unwrap_err();
+        store.load_all().await.unwrap().into_iter().partition(|entry| entry.stored.is_ok());
+    let sound: Vec<_> = sound.into_iter().map(|entry| entry.stored.unwrap().opened).collect();
+    assert_eq!(sound, channels[1..]);
+    let [entry] = <[_; 1]>::try_from(damaged).unwrap();
+    assert_eq!(entry.channel_id(), Some(channels[0].channel_id));
+    let error = entry.stored.unwrap_err();
     assert!(error.to_string().contains(&channels[0].channel_id.to_string()), "{error}");
     error
 }

@@ -23,13 +23,13 @@ struct Channel {
 
 impl Channels {
     /// Takes in a channel that the store had.
-    pub fn restore(&mut self, opened: Arc<Opened>) {
+    pub fn restore(&mut self, opened: Arc<Opened>, stage: Stage) {
         self.0.push(Channel {
             peer: opened.reference.peer,
             role: opened.role(),
             temporary_channel_id: opened.temporary_channel_id,
             channel_id: Some(opened.channel_id),
-            stage: Stage::Depth,
+            stage,
             opened: Some(opened),
         });
     }
@@ -65,6 +65,10 @@ impl Channels {
                 if let Some(known) = self.find(peer, role, &id, Some(&opened.channel_id)) {
                     known.stage = Stage::Ready;
                 }
+            }
+            Event::Ended(ended) => {
+                let id = ended.opened.channel_id;
+                self.0.retain(|known| known.channel_id != Some(id) || known.opened.is_none());
             }
             Event::Failed(failed) => self.0.retain(|known| {
                 known.opened.is_some() || !known.is(peer, failed.role, &failed.temporary_channel_id)

@@ -15,7 +15,7 @@ use opening_peer::session::{Canceller, CompleteError, Opening, PendingFunding, P
 use opening_peer::transport::Transport;
 use opening_peer::transport::bolt8::EphemeralKey;
 use opening_peer::transport::tcp;
-use opening_peer::{Ask, Event, Failed, Greeting, Opened, Openings, Session};
+use opening_peer::{Ask, Event, Failed, Greeting, Opened, Openings, Restored, Session, Stage};
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
@@ -39,13 +39,11 @@ pub struct Reporter {
 }
 
 impl Reporter {
-    /// Writes to `output`; knows the channels of `restored`.
-    pub fn new(output: Output, restored: Vec<Arc<Opened>>) -> Self {
-        let mut channels = Channels::default();
-        restored.into_iter().for_each(|opened| channels.restore(opened));
+    /// Writes to `output`.
+    pub fn new(output: Output) -> Self {
         Self {
             output,
-            channels: Mutex::new(channels),
+            channels: Mutex::default(),
             pending: Mutex::default(),
             opened: Notify::new(),
         }
@@ -103,6 +101,10 @@ impl Events for Reporter {
             _ => return,
         });
     }
+}
+
+fn broadcast_line(transaction: &Transaction) -> Value {
+    json!({"event": "broadcast", "tx": consensus::encode::serialize_hex(transaction)})
 }
 
 fn message_line(event: &str, peer: &str, channel_id: &ChannelId, text: &str) -> Value {
@@ -167,6 +169,33 @@ impl ControlNode {
         })
     }
 
+    /// Takes in what the store had.  A damaged entry is named, and the others serve.
+    pub fn restore(&self, restored: Vec<Restored>) {
+        for restored in restored {
+            let (opened, stage) = match restored {
+                Restored::MayBroadcast { opened, permit: _permit } => {
+                    // The transaction may have been lost with the last process.
+                    if let Some(transaction) = &opened.funding_transaction {
+                        self.output.line(broadcast_line(transaction));
+                    }
+                    (opened, Stage::Depth)
+                }
+                Restored::AwaitDepth(opened) => (opened, Stage::Depth),
+                Restored::AwaitChannelReady(opened) => (opened, Stage::ChannelReady),
+                Restored::Failed { opened, .. } => (opened, Stage::Failed),
+                Restored::Damaged { error, .. } => {
+                    log::error!("{error} [{}]", error.code());
+                    continue;
+                }
+                other => {
+                    log::warn!("{other:?}");
+                    continue;
+                }
+            };
+            self.reporter.channels().restore(opened, stage);
+        }
+    }
+
     /// Takes in every peer that connects.
     pub async fn listen(self: Arc<Self>, listener: TcpListener) {
         loop {
@@ -204,11 +233,6 @@ impl ControlNode {
         let session = Session::start(self.openings.clone(), peer, transport, greeting)
             .await
             .map_err(|error| Refused::new(error.code(), error))?;
-        // A new connection ends the old one of the same peer first.
-        let old = lock(&self.sessions).remove(&peer);
-        if let Some(mut old) = old {
-            old.close().await;
-        }
         lock(&self.sessions).insert(peer, session);
         self.output.line(json!({"event": "peer_connected", "peer": peer.to_string()}));
         Ok(())
@@ -224,15 +248,8 @@ impl ControlNode {
 
     /// Ends every connection; returns when the peers have been told what there was to tell.
     pub async fn stop(&self) {
-        let sessions: Vec<Session> =
-            lock(&self.sessions).drain().map(|(_, session)| session).collect();
-        let closing = async {
-            for mut session in sessions {
-                session.close().await;
-            }
-        };
         // A peer that does not read must not keep us.
-        let _ = tokio::time::timeout(STOP, closing).await;
+        let _ = tokio::time::timeout(STOP, self.openings.shut_down()).await;
     }
 
     fn session(&self, peer: &PublicKey) -> Result<Session, Refused> {
@@ -341,14 +358,13 @@ impl ControlNode {
     async fn await_permit(
         self: Arc<Self>,
         id: ChannelId,
-        signing: PendingSignature,
+        mut signing: PendingSignature,
         transaction: Transaction,
     ) {
         let opened = signing.opened().await;
         lock(&self.reporter.pending).remove(&id);
         if let Ok((_opened, _permit)) = opened {
-            let tx = consensus::encode::serialize_hex(&transaction);
-            self.output.line(json!({"event": "broadcast", "tx": tx}));
+            self.output.line(broadcast_line(&transaction));
         }
     }
 
@@ -380,6 +396,7 @@ impl ControlNode {
             }
         }
         self.tell_depths().await;
+        self.openings.block_connected(height).await;
         Ok(json!({}))
     }
 
@@ -401,11 +418,9 @@ impl ControlNode {
         };
         let opened = self.reporter.channels().opened();
         for opened in opened {
-            if taken_back.contains(&opened.parameters.funding_outpoint.txid)
-                && let Ok(session) = self.session(&opened.reference.peer)
-            {
-                // A session that is gone has forgotten its depth.
-                let _ = session.unconfirmed(opened.channel_id).await;
+            if taken_back.contains(&opened.parameters.funding_outpoint.txid) {
+                // One that has ended waits for nothing.
+                let _ = self.openings.unconfirmed(&opened.channel_id);
             }
         }
         self.tell_depths().await;
@@ -416,9 +431,8 @@ impl ControlNode {
     async fn tell_depths(&self) {
         let opened = self.reporter.channels().opened();
         for opened in opened {
-            let Ok(session) = self.session(&opened.reference.peer) else { continue };
             let Some(confirmation) = self.confirmation(&opened) else { continue };
-            if let Err(error) = session.confirmed(opened.channel_id, confirmation).await {
+            if let Err(error) = self.openings.confirmed(opened.channel_id, confirmation).await {
                 log::warn!("{}: {error}", opened.channel_id);
             }
         }

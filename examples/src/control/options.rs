@@ -13,7 +13,7 @@ use lightning::util::ser::Writeable;
 use opening_core::{FeeratePerKw, FeerateRange, Limits};
 use opening_peer::node::{AcceptWithin, Bounds, Entropy, SystemEntropy};
 use opening_peer::store::{ChannelStore, KvChannelStore, MemoryStore, StoreError};
-use opening_peer::{Capacity, Node, Opened, Openings};
+use opening_peer::{Capacity, Node, Openings};
 use opening_signer::{ChannelSecrets, HsmSecret, LocalHsm};
 use serde_json::json;
 use tokio::net::TcpListener;
@@ -153,14 +153,13 @@ impl Options {
             }
             None => Arc::new(MemoryStore::default()),
         };
-        let restored = restore(&*store).await?;
         let hsm_secret = hsm_secret(self.store.as_deref())?;
         let secret = self.node_privkey.unwrap_or_else(|| hsm_secret.node_key());
         let hsm = match self.channel_secrets {
             Some(secrets) => LocalHsm::with_channel_secrets(fixed(&secrets.0)?),
             None => LocalHsm::blind(&hsm_secret),
         };
-        let reporter = Arc::new(Reporter::new(output.clone(), restored.clone()));
+        let reporter = Arc::new(Reporter::new(output.clone()));
         let policy = AcceptWithin(bounds(self.network, self.minimum_depth));
         let (hsm, policy) = (Arc::new(hsm), Arc::new(policy));
         let node = Node {
@@ -168,11 +167,11 @@ impl Options {
                 pending_per_peer: self.pending_per_peer,
                 pending_in_all: self.pending_total,
                 opens_per_second: self.opens_per_second.or(default_rate(self.network)),
+                ..Capacity::default()
             },
             ..Node::new(self.network, hsm, policy, store, reporter.clone())
         };
-        let known = restored.iter().map(|opened| (opened.channel_id, opened.reference.peer));
-        let openings = Openings::new(node, known);
+        let (openings, restored) = Openings::load(node).await.map_err(OptionsError::Store)?;
         let listener = TcpListener::bind(self.listen)
             .await
             .and_then(|listener| Ok((listener.local_addr()?, listener)));
@@ -183,6 +182,7 @@ impl Options {
             "event": "ready", "addr": addr.to_string(), "node_id": node_id.to_string(),
         }));
         let node = ControlNode::new(openings, reporter, output, secret, self.height);
+        node.restore(restored);
         tokio::spawn(node.clone().listen(listener));
         tokio::spawn(node.clone().follow_openings());
         Ok(node)
@@ -201,21 +201,6 @@ fn bounds(network: Network, minimum_depth: u32) -> Bounds {
 
 fn default_rate(network: Network) -> Option<u32> {
     Capacity::default().opens_per_second.filter(|_| network != Network::Regtest)
-}
-
-/// The channels that the store has.  A damaged entry is named, and the others serve.
-async fn restore(store: &dyn ChannelStore) -> Result<Vec<Arc<Opened>>, OptionsError> {
-    let entries = store.load_all().await.map_err(OptionsError::Store)?;
-    Ok(entries
-        .into_iter()
-        .filter_map(|entry| match entry {
-            Ok(opened) => Some(Arc::new(opened)),
-            Err(error) => {
-                log::error!("{error} [{}]", error.code());
-                None
-            }
-        })
-        .collect())
 }
 
 fn fixed(secrets: &[[u8; 32]; 6]) -> Result<ChannelSecrets, OptionsError> {

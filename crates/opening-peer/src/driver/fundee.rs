@@ -14,7 +14,6 @@ use crate::negotiation::Opened;
 use crate::negotiation::fundee::{self, WaitForFundingCreated};
 use crate::node::{Decision, OfferDetails};
 use crate::openings::{Openings, Reference};
-use crate::store;
 
 /// What is left of an opening between the two messages.
 pub(crate) struct Waiting {
@@ -72,9 +71,8 @@ pub(crate) async fn answer_funding_created(
     let held = state.signature(signature);
 
     gate.begin_save()?;
-    // Even a save that fails may have kept the channel, or may yet: nothing else takes its name.
+    // From here on it may be kept, whatever is heard of the save: nothing else takes its name.
     claim.keep();
     reference.keep();
-    let saved = store::save(openings.node.store.clone(), held.opened().clone(), deadlines.store);
-    Ok(held.after(saved.await?))
+    openings.keep(held).await
 }

@@ -9,7 +9,6 @@ use crate::failure::Failure;
 use crate::negotiation::funder::{self, Ask};
 use crate::negotiation::{BroadcastPermit, Opened};
 use crate::openings::Openings;
-use crate::store;
 
 pub(crate) async fn open_channel(
     openings: &Arc<Openings>,
@@ -28,7 +27,7 @@ pub(crate) async fn open_channel(
     let message = line.accept_channel(deadlines.peer).await?;
     let state = state.accept_channel(&message)?;
 
-    let (outpoint, transaction) = line.funding(&state, deadlines.wallet).await?;
+    let (outpoint, funding) = line.funding(&state, deadlines.wallet).await?;
     let state = state.funding(outpoint)?;
     // Ours before the peer hears of it, so that no other peer can name it first.
     let claim = openings.claim(state.channel_id())?;
@@ -42,12 +41,11 @@ pub(crate) async fn open_channel(
     let message = line.funding_signed(deadlines.peer).await?;
     let state = state.funding_signed(&message)?;
     signer.validate(&state.local_commitment(), state.remote_signature()).await?;
-    let held = state.validated(transaction);
+    let held = state.validated(funding);
 
     line.begin_save()?;
-    // Even a save that fails may have kept the channel, or may yet: nothing else takes its name.
+    // From here on it may be kept, whatever is heard of the save: nothing else takes its name.
     claim.keep();
     reference.keep();
-    let saved = store::save(openings.node.store.clone(), held.opened().clone(), deadlines.store);
-    Ok(held.after(saved.await?))
+    openings.keep(held).await
 }

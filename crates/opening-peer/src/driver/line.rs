@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bitcoin::OutPoint;
 use bitcoin::secp256k1::PublicKey;
-use bitcoin::{OutPoint, Transaction};
 use lightning::ln::msgs::{AcceptChannel, FundingCreated, FundingSigned, OpenChannel};
 use lightning::ln::types::ChannelId;
 use opening_core::NegotiatedFeatures;
@@ -15,7 +15,7 @@ use super::gate::Gate;
 use crate::failure::{Failure, Stage};
 use crate::funding::{FundingError, FundingTransaction};
 use crate::message::encode;
-use crate::negotiation::funder::WaitForFunding;
+use crate::negotiation::funder::{Funding, WaitForFunding};
 use crate::session::{FundingNeeded, FundingOffer, Key, OurReport, Report};
 
 /// What the session hands on to a funder: messages that belong to its stage.
@@ -73,7 +73,7 @@ impl Line {
         &mut self,
         state: &WaitForFunding,
         deadline: Duration,
-    ) -> Result<(OutPoint, Option<Transaction>), Failure> {
+    ) -> Result<(OutPoint, Funding), Failure> {
         self.report(OurReport::Stage(Stage::Funding))?;
         let output = state.funding_output();
         let needed = FundingNeeded {
@@ -103,7 +103,7 @@ impl Line {
             built.map_err(|_| Failure::WalletSilent(deadline))??;
         self.funded = Some(funded);
         self.report(OurReport::Stage(Stage::Signature))?;
-        Ok((outpoint, transaction))
+        Ok((outpoint, Funding { transaction, batch: Vec::new() }))
     }
 
     /// From now on the peer may name the channel by its final id.

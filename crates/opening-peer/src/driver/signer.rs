@@ -69,6 +69,14 @@ impl Signer {
         .await
     }
 
+    pub(crate) async fn sign_holder(
+        &self,
+        request: &CommitmentRequest<'_>,
+    ) -> Result<Signature, Failure> {
+        let call = SignerCall::SignHolderCommitment;
+        self.ask(call, || self.channel.sign_holder_commitment(request)).await
+    }
+
     async fn ask<T, F: Future<Output = HsmResult<T>>>(
         &self,
         call: SignerCall,

@@ -266,6 +266,7 @@ impl WaitForSignature {
             remote_signature,
             local_signature: signature,
             funding_transaction: None,
+            batch: Vec::new(),
         };
         Held::new(opened, FundingSigned { channel_id, signature })
     }

@@ -154,6 +154,15 @@ impl WaitForAcceptChannel {
     }
 }
 
+/// What is remembered of a funding transaction.
+#[derive(Clone, Debug, Default)]
+pub struct Funding {
+    /// As the wallet showed it, if it did.
+    pub transaction: Option<Transaction>,
+    /// The other channels that it funds.
+    pub batch: Vec<ChannelId>,
+}
+
 /// The peer accepted: the node's wallet is to build the funding transaction.
 #[derive(Debug)]
 pub struct WaitForFunding {
@@ -298,7 +307,9 @@ impl WaitForValidation {
     }
 
     /// The signer agrees: once the channel is saved, the funding transaction may be broadcast.
-    pub fn validated(self, funding_transaction: Option<Transaction>) -> Held<BroadcastPermit> {
+    ///
+    /// `funding` is what the wallet showed of the transaction, and what else it funds.
+    pub fn validated(self, funding: Funding) -> Held<BroadcastPermit> {
         let Self { state, local_signature, remote_signature } = self;
         let opened = Opened {
             reference: state.reference,
@@ -313,9 +324,10 @@ impl WaitForValidation {
             remote_commitment: state.commitments.remote,
             remote_signature,
             local_signature,
-            funding_transaction,
+            funding_transaction: funding.transaction,
+            batch: funding.batch,
         };
-        let permit = BroadcastPermit { channel_id: opened.channel_id };
+        let permit = BroadcastPermit::first(&opened);
         Held::new(opened, permit)
     }
 }

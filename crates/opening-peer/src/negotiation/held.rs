@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bitcoin::Txid;
 use lightning::ln::types::ChannelId;
 
 use super::opened::Opened;
@@ -18,18 +19,33 @@ impl Saved {
     }
 }
 
-/// Leave to broadcast the funding transaction of one channel: the peer's signature on our first
-/// commitment is verified and saved (B2-FC-S-03, B2-FS-R-02).
+/// Leave to broadcast a funding transaction: for every channel that it funds the peer's signature
+/// on our first commitment is verified and saved (B2-FC-S-03, B2-FS-R-02).
 #[must_use = "a funder who never broadcasts leaves the peer with a dead channel"]
 #[derive(Debug)]
 pub struct BroadcastPermit {
-    pub(super) channel_id: ChannelId,
+    txid: Txid,
+    is_first: bool,
 }
 
 impl BroadcastPermit {
-    /// The channel whose funding transaction may be broadcast.
-    pub fn channel_id(&self) -> ChannelId {
-        self.channel_id
+    pub(super) fn first(opened: &Opened) -> Self {
+        Self { txid: opened.parameters.funding_outpoint.txid, is_first: true }
+    }
+
+    /// Once more, after a restart or for whoever lost the first one.
+    pub(crate) fn again(opened: &Opened) -> Self {
+        Self { txid: opened.parameters.funding_outpoint.txid, is_first: false }
+    }
+
+    /// The transaction that may be broadcast.
+    pub fn txid(&self) -> Txid {
+        self.txid
+    }
+
+    /// Whether no other permit was given before this one.
+    pub(crate) fn is_first(&self) -> bool {
+        self.is_first
     }
 }
 

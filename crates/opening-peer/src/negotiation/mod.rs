@@ -35,6 +35,7 @@ mod held;
 mod mapping;
 mod opened;
 pub mod ready;
+pub mod reestablish;
 
 pub use failure::NegotiationError;
 pub use held::{BroadcastPermit, Held, Saved};

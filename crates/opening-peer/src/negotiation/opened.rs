@@ -39,6 +39,9 @@ pub struct Opened {
     /// The funder's transaction as the wallet showed it, if it did; unsigned when it came as a
     /// PSBT.
     pub funding_transaction: Option<Transaction>,
+    /// The other channels that the same transaction funds: it may not be broadcast before each of
+    /// them is saved.
+    pub batch: Vec<ChannelId>,
 }
 
 impl Opened {
@@ -69,6 +72,11 @@ impl Opened {
             &local.keys.funding_pubkey,
             &remote.keys.funding_pubkey,
         )
+    }
+
+    /// Whether our first commitment pays us anything: there is something to lose.
+    pub fn pays_us(&self) -> bool {
+        self.local_commitment.to_local.is_some()
     }
 
     /// What it takes to punish the peer's first commitment once it is revoked; `None` if the peer

@@ -11,10 +11,10 @@
 
 use std::sync::Arc;
 
-use bitcoin::Transaction;
 use bitcoin::secp256k1::PublicKey;
+use bitcoin::{ScriptBuf, Transaction};
 use lightning::ln::msgs::ChannelReady;
-use opening_core::ShortChannelId;
+use opening_core::{Feature, MilliSatoshi, Role, ShortChannelId};
 
 use super::opened::Opened;
 
@@ -61,13 +61,56 @@ impl EvidenceError {
     }
 }
 
-/// An opened channel on its way into use.
-#[derive(Clone, Debug)]
-pub struct WaitForReady {
-    opened: Arc<Opened>,
-    confirmed: Option<(ShortChannelId, u32)>,
-    local: Option<LocalReady>,
-    remote: Option<RemoteReady>,
+/// Blocks before the output of a coinbase transaction can be spent.
+const COINBASE_MATURITY: u32 = 100;
+
+/// Blocks on top of and with the funding transaction's at which both sides may announce the
+/// channel (B7-ANN-B-01).
+const ANNOUNCEMENT_DEPTH: u32 = 6;
+
+/// What has become of an opened channel, as far as a restart must know it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Height from which the blocks count that the funding transaction takes to confirm
+    /// (B2-CR-S-13); `None` until the node has told one.
+    pub waiting_since: Option<u32>,
+    /// The right funding transaction has been in a block, whether or not it still is.
+    pub was_confirmed: bool,
+    /// What our `channel_ready` says, once there is one.
+    pub local: Option<LocalReady>,
+    /// Aliases that earlier `channel_ready`s of ours gave: they stay good (B2-CR-S-09).
+    pub earlier_aliases: Vec<ShortChannelId>,
+    /// The script of our `shutdown`, once it was sent (B2-SHUT-S-03).
+    pub local_shutdown: Option<ScriptBuf>,
+    /// Why the channel failed, in words that the peer may read; it hears them again whenever it
+    /// connects (B2-RE-B-07).
+    pub failed: Option<ChannelFailure>,
+    /// Of a channel in a batch: all channels of the transaction are saved, so that it may have
+    /// been broadcast.
+    pub is_batch_saved: bool,
+}
+
+/// Why an opened channel failed, and what is left to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChannelFailure {
+    /// In words that the peer may read.
+    pub reason: String,
+    /// What the node has to do.
+    pub exit: Exit,
+}
+
+/// What a node has to do about a channel that has failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// Broadcast our commitment, which
+    /// [`signed_commitment`](crate::Openings::signed_commitment) gives (B5-FAIL-B-05).
+    Broadcast,
+    /// Claim what is ours of the transaction that spends the funding output.
+    Watch,
+    /// Broadcast nothing: our commitment is outdated.  The peer was asked to close (B2-RE-R-13).
+    AwaitPeer,
+    /// Nothing: no output of our commitment is ours (B5-FAIL-B-01, B5-FAIL-B-02).
+    Nothing,
 }
 
 /// What our `channel_ready` said.
@@ -101,10 +144,49 @@ pub struct Ready {
     pub remote: RemoteReady,
 }
 
+impl Ready {
+    /// By what others are told to pay to us through this channel, in invoices and in a private
+    /// `channel_update`: the peer's latest alias, or where it gave none, the real one, which a
+    /// channel of type `scid_alias` never shows (B2-CR-R-01, B2-CR-R-02, B7-UPD-B-02).
+    pub fn route_hint(&self) -> Option<ShortChannelId> {
+        let may_be_real = !self.opened.hides_its_place();
+        self.remote.alias.or(self.short_channel_id.filter(|_| may_be_real))
+    }
+}
+
+impl Opened {
+    /// Whether the channel is known by aliases only.
+    fn hides_its_place(&self) -> bool {
+        self.parameters.channel_type.features().any(|feature| feature == Feature::ScidAlias)
+    }
+}
+
+/// The funding transaction in a block.
+#[derive(Clone, Copy, Debug)]
+struct Confirmed {
+    short_channel_id: ShortChannelId,
+    depth: u32,
+    is_coinbase: bool,
+}
+
+/// An opened channel on its way into use.
+#[derive(Clone, Debug)]
+pub struct WaitForReady {
+    opened: Arc<Opened>,
+    progress: Progress,
+    confirmed: Option<Confirmed>,
+    remote: Option<RemoteReady>,
+}
+
 impl WaitForReady {
     /// Nothing is confirmed, sent or received yet.
     pub fn new(opened: Arc<Opened>) -> Self {
-        Self { opened, confirmed: None, local: None, remote: None }
+        Self::restore(opened, Progress::default())
+    }
+
+    /// After a restart: the chain is shown anew, the peer repeats itself.
+    pub fn restore(opened: Arc<Opened>, progress: Progress) -> Self {
+        Self { opened, progress, confirmed: None, remote: None }
     }
 
     /// The channel.
@@ -112,14 +194,19 @@ impl WaitForReady {
         &self.opened
     }
 
+    /// What a restart must know.
+    pub fn progress(&self) -> &Progress {
+        &self.progress
+    }
+
     /// Where the funding output is, while its transaction is in a block.
     pub fn short_channel_id(&self) -> Option<ShortChannelId> {
-        self.confirmed.map(|(id, _)| id)
+        self.confirmed.map(|confirmed| confirmed.short_channel_id)
     }
 
     /// Depth of the funding transaction as last shown; 0 while unconfirmed.
     pub fn depth(&self) -> u32 {
-        self.confirmed.map_or(0, |(_, depth)| depth)
+        self.confirmed.map_or(0, |confirmed| confirmed.depth)
     }
 
     /// The funding transaction is in a block.  Evidence about anything else changes nothing.
@@ -136,9 +223,11 @@ impl WaitForReady {
             return Err(EvidenceError::WrongOutput);
         }
         let Confirmation { block_height, transaction_index, depth, .. } = *confirmation;
-        let id = ShortChannelId::new(block_height, transaction_index, outpoint.vout)
+        let short_channel_id = ShortChannelId::new(block_height, transaction_index, outpoint.vout)
             .ok_or(EvidenceError::OutOfRange)?;
-        self.confirmed = Some((id, depth));
+        let is_coinbase = confirmation.transaction.is_coinbase();
+        self.confirmed = Some(Confirmed { short_channel_id, depth, is_coinbase });
+        self.progress.was_confirmed |= depth > 0;
         Ok(())
     }
 
@@ -147,24 +236,48 @@ impl WaitForReady {
         self.confirmed = None;
     }
 
-    /// Whether our `channel_ready` is due and not yet sent: at the agreed depth, for either role
-    /// (B2-CR-S-02, B2-CR-S-12, A-06); at once for a zero-conf channel, whose depth is 0.
-    pub fn is_due(&self) -> bool {
-        self.local.is_none() && self.depth() >= self.opened.minimum_depth
+    /// The chain is at this height.  Tells for how many blocks the funding transaction has been
+    /// awaited, until it has confirmed once.
+    pub fn waited(&mut self, height: u32) -> Option<u32> {
+        if self.progress.was_confirmed {
+            return None;
+        }
+        let since = *self.progress.waiting_since.get_or_insert(height);
+        Some(height.saturating_sub(since))
     }
 
-    /// The signer gave the second point: our `channel_ready` can be sent.
-    pub fn send(&mut self, local: LocalReady) -> ChannelReady {
-        self.local = Some(local);
-        ChannelReady {
+    /// Whether our `channel_ready` is due and not yet made: at the agreed depth, for either role
+    /// (B2-CR-S-02, B2-CR-S-12, A-06); at once for a zero-conf channel, whose depth is 0.  An
+    /// output of a coinbase has to be spendable, too.
+    pub fn is_due(&self) -> bool {
+        let maturity = match self.confirmed {
+            Some(Confirmed { is_coinbase: true, .. }) => COINBASE_MATURITY,
+            _ => 0,
+        };
+        let is_deep_enough = self.depth() >= self.opened.minimum_depth.max(maturity);
+        is_deep_enough && self.progress.local.is_none() && self.progress.failed.is_none()
+    }
+
+    /// The signer gave the second point: our `channel_ready` can be made.  Made again, it may
+    /// bring another alias; those given before stay good (B2-CR-S-11).
+    pub fn promise(&mut self, local: LocalReady) {
+        let earlier = self.progress.local.replace(local);
+        let alias = earlier.and_then(|earlier| earlier.alias);
+        self.progress.earlier_aliases.extend(alias.filter(|alias| local.alias != Some(*alias)));
+    }
+
+    /// Our `channel_ready`, the same each time, once it is made.
+    pub fn message(&self) -> Option<ChannelReady> {
+        let local = self.progress.local.filter(|_| self.progress.failed.is_none())?;
+        Some(ChannelReady {
             channel_id: self.opened.channel_id,
             next_per_commitment_point: local.second_per_commitment_point,
             short_channel_id_alias: local.alias.map(ShortChannelId::to_u64),
-        }
+        })
     }
 
     /// The peer's `channel_ready`.  A repeated one may bring another alias, nothing else
-    /// (B2-CR-S-11).
+    /// (B2-CR-S-11, B2-RE-R-05).
     pub fn channel_ready(&mut self, message: &ChannelReady) {
         let alias = message.short_channel_id_alias.map(ShortChannelId::from_u64);
         match &mut self.remote {
@@ -176,13 +289,57 @@ impl WaitForReady {
         }
     }
 
+    /// Our `shutdown` goes out, with this script.
+    pub fn shut_down(&mut self, script: ScriptBuf) {
+        self.progress.local_shutdown.get_or_insert(script);
+    }
+
+    /// The channel has failed.  The first reason counts.
+    pub fn fail(&mut self, failure: ChannelFailure) {
+        self.progress.failed.get_or_insert(failure);
+    }
+
+    /// Every channel of the same transaction is saved.
+    pub fn batch_saved(&mut self) {
+        self.progress.is_batch_saved = true;
+    }
+
     /// The channel in use, once both messages have passed (B2-EST-B-04).
     pub fn ready(&self) -> Option<Ready> {
         Some(Ready {
             opened: self.opened.clone(),
             short_channel_id: self.short_channel_id(),
-            local: self.local?,
+            local: self.progress.local.filter(|_| self.progress.failed.is_none())?,
             remote: self.remote?,
         })
+    }
+
+    /// Whether both sides may announce the channel by now: it is public, in use, deep enough, and
+    /// nobody shuts it down (B7-ANN-B-01, B7-ANN-B-02).
+    pub fn may_be_announced(&self) -> bool {
+        self.opened.announce_channel
+            && self.progress.local_shutdown.is_none()
+            && self.depth() >= ANNOUNCEMENT_DEPTH
+            && self.ready().is_some()
+    }
+
+    /// Whether a payment that comes in under this short channel id is for this channel: by every
+    /// alias that we gave (B2-CR-S-09), and by its place in the chain unless its type hides that
+    /// (B2-CR-S-10).
+    pub fn is_known_as(&self, short_channel_id: ShortChannelId) -> bool {
+        let alias = self.progress.local.and_then(|local| local.alias);
+        let real = self.short_channel_id().filter(|_| !self.opened.hides_its_place());
+        [alias, real].contains(&Some(short_channel_id))
+            || self.progress.earlier_aliases.contains(&short_channel_id)
+    }
+
+    /// Whether the fundee may forget the channel if its funding never confirms: nothing in it is
+    /// ours, and nobody has begun to use it (B2-CR-S-13).
+    pub fn may_be_forgotten(&self) -> bool {
+        let opened = &self.opened;
+        opened.role() == Role::Fundee
+            && opened.parameters.push_msat == MilliSatoshi::ZERO
+            && self.progress.local.is_none()
+            && !self.progress.was_confirmed
     }
 }

@@ -1,174 +1,252 @@
-//! Opened channels of this session, until both `channel_ready` have passed.
+//! Opened channels on this connection: what is said of them until both `channel_ready` have passed.
+//!
+//! What they are is in [`Openings`](crate::Openings), which outlives the connection.
 
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
 
 use bitcoin::secp256k1::PublicKey;
 use futures::FutureExt;
-use lightning::ln::msgs::ChannelReady;
+use lightning::ln::msgs::{ChannelReady, ChannelReestablish, ErrorMessage};
 use lightning::ln::types::ChannelId;
-use opening_core::Feature;
 
+use super::Done;
 use super::task::{Report, Task};
-use super::{ConfirmError, Done};
 use crate::driver::signer::Signer;
-use crate::event::Event;
+use crate::event::{End, Event};
 use crate::failure::{Failure, Stage};
-use crate::negotiation::Opened;
-use crate::negotiation::ready::{Confirmation, LocalReady, WaitForReady};
+use crate::negotiation::{Opened, reestablish};
+use crate::openings::{ConfirmError, Step};
 
-/// Channels on their way into use, by their id.
+/// The channels that this connection carries, by their id.
 #[derive(Default)]
-pub(super) struct Channels {
-    entries: HashMap<ChannelId, Entry>,
-}
+pub(super) struct Links(HashMap<ChannelId, Link>);
 
-struct Entry {
-    state: WaitForReady,
-    /// The signer is being asked for the second point.
-    asking: bool,
+#[derive(Default)]
+struct Link {
+    /// It was opened on this connection, or both `channel_reestablish` have passed: before that
+    /// nothing else is said of it (B2-RE-B-09).
+    is_live: bool,
+    /// Our `channel_ready` is out, on this connection.
+    is_said: bool,
+    /// Signer and store are at work on `channel_ready`.
+    is_preparing: bool,
     /// The node waits until a due `channel_ready` is out.
     waiting: Vec<Done>,
-    /// Both `channel_ready` have passed, and the node knows.
-    in_use: bool,
 }
 
-/// Tells everyone who waits what came of the evidence.
-fn answer(waiting: &mut Vec<Done>, result: Result<(), ConfirmError>) {
-    for done in waiting.drain(..) {
-        // The node may have stopped waiting.
-        let _ = done.send(result);
+impl Link {
+    /// Tells everyone who waits what came of the evidence.
+    fn answer(&mut self, result: Result<(), ConfirmError>) {
+        for done in self.waiting.drain(..) {
+            // The node may have stopped waiting.
+            let _ = done.send(result);
+        }
     }
 }
 
-impl Channels {
+impl Links {
     pub(super) fn contains(&self, id: &ChannelId) -> bool {
-        self.entries.contains_key(id)
+        self.0.contains_key(id)
+    }
+
+    pub(super) fn is_live(&self, id: &ChannelId) -> bool {
+        self.0.get(id).is_some_and(|link| link.is_live)
     }
 }
 
 impl Task {
-    /// Takes in a channel that is saved.
-    pub(super) fn await_ready(&mut self, opened: Arc<Opened>) {
+    /// A channel was opened here.  If the connection has ended since, the next one takes it up.
+    pub(super) fn go_on_with(&mut self, opened: &Opened) {
         let id = opened.channel_id;
-        self.openings.saved(id, self.peer);
         self.progress(opened.role(), opened.temporary_channel_id, Some(id), Stage::Depth);
-        let state = WaitForReady::new(opened);
-        let entry = Entry { state, asking: false, waiting: Vec::new(), in_use: false };
-        self.channels.entries.insert(id, entry);
-        self.send_channel_ready_if_due(id);
+        if !self.is_connected() {
+            return self.openings.take_up(opened);
+        }
+        self.links.0.insert(id, Link { is_live: true, ..Link::default() });
+        self.advance(id);
     }
 
-    pub(super) fn on_confirmed(&mut self, id: ChannelId, confirmation: &Confirmation, done: Done) {
-        let Some(entry) = self.channels.entries.get_mut(&id) else {
-            let _ = done.send(Err(ConfirmError::UnknownChannel));
-            return;
-        };
-        if let Err(error) = entry.state.confirmed(confirmation) {
-            let _ = done.send(Err(error.into()));
-            return;
+    /// The channels of earlier connections go on over this one (B2-RE-B-06, B2-RE-B-08).
+    pub(super) fn take_up_all(&mut self) {
+        for opened in self.openings.channels_with(&self.peer) {
+            self.take_up(opened.channel_id);
         }
-        if let Some(short_channel_id) = entry.state.short_channel_id() {
-            self.openings.seen(short_channel_id);
-        }
-        entry.waiting.push(done);
-        self.send_channel_ready_if_due(id);
     }
 
-    pub(super) fn on_unconfirmed(&mut self, id: ChannelId, done: Done) {
-        let answer = match self.channels.entries.get_mut(&id) {
-            Some(entry) => {
-                entry.state.unconfirmed();
-                Ok(())
+    pub(super) fn take_up(&mut self, id: ChannelId) {
+        // The node operates it, or it has been taken up meanwhile.
+        if self.openings.node.rest.owns(&self.peer, &id) || self.links.contains(&id) {
+            return;
+        }
+        let Some((opened, progress)) = self.openings.channel(&id) else { return };
+        match progress.failed {
+            // B2-RE-B-07.
+            Some(failure) => self.say_failed(id, failure.reason),
+            None => {
+                self.links.0.insert(id, Link::default());
+                self.send(&reestablish::channel_reestablish(&opened));
             }
-            None => Err(ConfirmError::UnknownChannel),
-        };
-        let _ = done.send(answer);
+        }
     }
 
-    /// Asks the signer for the second point, which a due `channel_ready` carries.
-    fn send_channel_ready_if_due(&mut self, id: ChannelId) {
-        let Some(entry) = self.channels.entries.get_mut(&id) else { return };
-        if entry.asking {
-            return;
+    /// The peer tells what it remembers of a channel.
+    pub(super) fn on_channel_reestablish(&mut self, message: ChannelReestablish, bytes: &[u8]) {
+        let id = message.channel_id;
+        if !self.links.contains(&id) || self.openings.node.rest.owns(&self.peer, &id) {
+            return self.on_out_of_place("channel_reestablish", id, bytes);
         }
-        if !entry.state.is_due() {
-            return answer(&mut entry.waiting, Ok(()));
-        }
-        entry.asking = true;
-        let reference = entry.state.opened().reference;
+        let Some(revoked) = reestablish::revoked_commitment(&message) else {
+            return self.on_reestablished(&message, Ok(None));
+        };
+        let Some((opened, _)) = self.openings.channel(&id) else { return };
         let (openings, reports) = (self.openings.clone(), self.reports.clone());
         tokio::spawn(async move {
             let deadline = openings.node.deadlines.signer;
             let asking = async {
-                let signer = Signer::open(&*openings.node.hsm, reference, deadline).await?;
-                signer.per_commitment_point(1).await
+                let hsm = &*openings.node.hsm;
+                let signer = Signer::open(hsm, opened.reference, deadline).await?;
+                signer.per_commitment_point(revoked).await.map(Some)
             };
-            let point = AssertUnwindSafe(asking).catch_unwind().await;
-            let point = point.unwrap_or(Err(Failure::Panicked));
-            let _ = reports.send(Report::SecondPoint { channel_id: id, point });
+            let our_point = AssertUnwindSafe(asking).catch_unwind().await;
+            let our_point = our_point.unwrap_or(Err(Failure::Panicked));
+            let _ = reports.send(Report::Reestablished { message, our_point });
         });
     }
 
-    pub(super) fn on_second_point(&mut self, id: ChannelId, point: Result<PublicKey, Failure>) {
-        let Some(entry) = self.channels.entries.get_mut(&id) else { return };
-        entry.asking = false;
-        let mut waiting = std::mem::take(&mut entry.waiting);
-        // A reorganisation may have come while the signer was asked.
-        if !entry.state.is_due() {
-            return answer(&mut waiting, Ok(()));
-        }
-        let result = match point.and_then(|point| self.local_ready(point)) {
-            Ok(local) => {
-                self.send_channel_ready(id, local);
-                Ok(())
-            }
-            // The channel is saved: it waits until the next evidence asks again.
+    pub(super) fn on_reestablished(
+        &mut self,
+        message: &ChannelReestablish,
+        our_point: Result<Option<PublicKey>, Failure>,
+    ) {
+        let id = message.channel_id;
+        let Some(link) = self.links.0.get_mut(&id) else { return };
+        let our_point = match our_point {
+            Ok(our_point) => our_point,
+            // Whether we are behind is unknown: nothing is said and nothing is broadcast.
             Err(failure) => {
-                log::error!("{}: {id}: channel_ready is due, but {failure}", self.peer);
-                Err(ConfirmError::NotReady)
+                return log::error!("{}: {id}: channel_reestablish: {failure}", self.peer);
             }
         };
-        answer(&mut waiting, result);
+        match reestablish::judge(message, our_point) {
+            Ok(()) => {
+                link.is_live = true;
+                // Again, if it was sent before (B2-RE-R-02).
+                link.is_said = false;
+                self.send_shutdown(&id);
+                self.advance(id);
+            }
+            Err(error) => self.openings.fail_channel(&id, End::Reestablish(error)),
+        }
     }
 
-    fn local_ready(&self, second_per_commitment_point: PublicKey) -> Result<LocalReady, Failure> {
-        let has_alias = self.features.negotiated(Feature::ScidAlias);
-        let alias = has_alias.then(|| self.openings.alias()).transpose()?;
-        Ok(LocalReady { second_per_commitment_point, alias })
+    /// There is news about the channel; `done` hears when what is due has been said.
+    pub(super) fn on_advance(&mut self, id: ChannelId, done: Done) {
+        match self.links.0.get_mut(&id) {
+            Some(link) => link.waiting.push(done),
+            // Said when the channel is taken up.
+            None => drop(done.send(Ok(()))),
+        }
+        self.advance(id);
     }
 
-    fn send_channel_ready(&mut self, id: ChannelId, local: LocalReady) {
-        let Some(entry) = self.channels.entries.get_mut(&id) else { return };
-        let channel_ready = entry.state.send(local);
-        let opened = entry.state.opened().clone();
-        self.send(&channel_ready);
-        let temporary_id = opened.temporary_channel_id;
-        self.progress(opened.role(), temporary_id, Some(id), Stage::ChannelReady);
+    pub(super) fn say_again(&mut self, id: ChannelId) {
+        if let Some(link) = self.links.0.get_mut(&id) {
+            link.is_said = false;
+        }
+        self.advance(id);
+    }
+
+    fn advance(&mut self, id: ChannelId) {
+        let Some(link) = self.links.0.get_mut(&id) else { return };
+        if link.is_preparing {
+            return;
+        }
+        match self.openings.step(&id) {
+            Step::Nothing => link.answer(Ok(())),
+            Step::Prepare => {
+                link.is_preparing = true;
+                self.prepare(id);
+            }
+            Step::Say(message) => {
+                let is_due = link.is_live && !link.is_said;
+                link.is_said |= is_due;
+                link.answer(Ok(()));
+                if is_due {
+                    self.send(&message);
+                    self.tell_said(&id);
+                }
+            }
+        }
+    }
+
+    /// Has `channel_ready` made, which takes signer and store.
+    fn prepare(&self, channel_id: ChannelId) {
+        let (openings, reports) = (self.openings.clone(), self.reports.clone());
+        let features = self.features.clone();
+        tokio::spawn(async move {
+            let preparing = openings.prepare(channel_id, &features);
+            let prepared = AssertUnwindSafe(preparing).catch_unwind().await;
+            let prepared = prepared.unwrap_or(Err(Failure::Panicked));
+            let _ = reports.send(Report::Prepared { channel_id, prepared });
+        });
+    }
+
+    pub(super) fn on_prepared(&mut self, id: ChannelId, prepared: Result<(), Failure>) {
+        let Some(link) = self.links.0.get_mut(&id) else { return };
+        link.is_preparing = false;
+        match prepared {
+            Ok(()) => self.advance(id),
+            // The channel is saved: it waits until the next evidence asks again.
+            Err(failure) => {
+                link.answer(Err(ConfirmError::NotReady));
+                log::error!("{}: {id}: channel_ready is due, but {failure}", self.peer);
+            }
+        }
+    }
+
+    fn tell_said(&mut self, id: &ChannelId) {
+        if let Some((opened, _)) = self.openings.channel(id)
+            && !self.openings.is_in_use(id)
+        {
+            let temporary_id = opened.temporary_channel_id;
+            self.progress(opened.role(), temporary_id, Some(*id), Stage::ChannelReady);
+        }
         self.tell_if_ready(id);
     }
 
     /// Ours until the channel is in use; then the node's, which alone knows what it means.
     pub(super) fn on_channel_ready(&mut self, message: &ChannelReady, bytes: &[u8]) {
         let id = message.channel_id;
-        let entry = self.channels.entries.get_mut(&id).filter(|entry| !entry.in_use);
-        if let Some(entry) = entry {
-            entry.state.channel_ready(message);
-            self.tell_if_ready(id);
+        if self.links.contains(&id) && !self.openings.is_in_use(&id) {
+            self.openings.channel_ready(message);
+            self.tell_if_ready(&id);
         } else if !self.keep_for_our_channel(&id, bytes) {
             self.on_out_of_place("channel_ready", id, bytes);
         }
     }
 
-    fn tell_if_ready(&mut self, id: ChannelId) {
-        let Some(entry) = self.channels.entries.get_mut(&id) else { return };
-        if entry.in_use {
-            return;
-        }
-        if let Some(ready) = entry.state.ready() {
-            entry.in_use = true;
+    fn tell_if_ready(&mut self, id: &ChannelId) {
+        if let Some(ready) = self.openings.becomes_ready(id) {
             self.event(Event::Ready(Box::new(ready)));
+            self.openings.tell_if_announceable(id);
+        }
+    }
+
+    /// An opened channel has failed: the peer hears of it, and nothing else about it any more.
+    pub(super) fn fail_opened(&mut self, id: ChannelId, text: String) {
+        self.forget_opened(&id);
+        self.say_failed(id, text);
+    }
+
+    fn say_failed(&mut self, channel_id: ChannelId, text: String) {
+        self.send(&ErrorMessage { channel_id, data: text.clone() });
+        self.event(Event::ErrorSent { channel_id, text });
+    }
+
+    pub(super) fn forget_opened(&mut self, id: &ChannelId) {
+        if let Some(mut link) = self.links.0.remove(id) {
+            link.answer(Ok(()));
         }
     }
 }

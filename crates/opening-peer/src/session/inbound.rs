@@ -6,7 +6,7 @@ use lightning::ln::types::ChannelId;
 
 use super::Key;
 use super::task::{Flow, Task};
-use crate::event::Event;
+use crate::event::{End, Event};
 use crate::failure::Failure;
 use crate::message::{Consequence, Message, Undecodable, UndecodableKind, decode};
 
@@ -70,10 +70,8 @@ impl Task {
             Message::FundingCreated(message) => self.on_funding_created(message, bytes),
             Message::FundingSigned(message) => self.on_funding_signed(message, bytes),
             Message::ChannelReady(message) => self.on_channel_ready(&message, bytes),
-            Message::Shutdown(message) => self.on_shutdown(message.channel_id, bytes),
-            Message::ChannelReestablish(message) => {
-                self.on_out_of_place("channel_reestablish", message.channel_id, bytes);
-            }
+            Message::Shutdown(message) => return self.on_shutdown(&message, bytes),
+            Message::ChannelReestablish(message) => self.on_channel_reestablish(message, bytes),
             Message::Other { type_number } => return self.on_other(type_number, bytes),
         }
         Flow::Continue
@@ -104,12 +102,18 @@ impl Task {
         }
         self.event(Event::ErrorReceived { channel_id, text: text.clone() });
         self.interrupt((ours, theirs), || Failure::PeerError(text.clone()));
-        // What is being saved becomes a channel, and then is the node's to fail.
+        // What is being saved becomes a channel, and then fails.
         self.ours.keep_where_saving(&channel_id, bytes);
         self.theirs.keep_where_saving(&channel_id, bytes);
         if node_s {
-            self.openings.node.rest.message(&self.peer, bytes);
+            self.end_opened_by_peer(&ErrorMessage { channel_id, data: text }, bytes);
         }
+    }
+
+    /// The peer's `error` about opened channels, which the rest of the node may have a part in.
+    pub(super) fn end_opened_by_peer(&mut self, error: &ErrorMessage, bytes: &[u8]) {
+        self.end_opened(&error.channel_id, || End::PeerError(error.data.clone()));
+        self.openings.node.rest.message(&self.peer, bytes);
     }
 
     /// An `error` that the node sends ends here what it names (B1-ERR-S-06).
@@ -120,6 +124,25 @@ impl Task {
         if let Ok(Message::Error(error)) = decode(bytes) {
             let pending = self.pending(&error.channel_id);
             self.interrupt(pending, || Failure::Cancelled);
+            self.end_opened(&error.channel_id, || End::NodeError(error.data.clone()));
+        }
+    }
+
+    /// Ends the opened channels that an `error` with this id is about (B5-FAIL-B-05).
+    fn end_opened(&mut self, id: &ChannelId, why: impl Fn() -> End) {
+        let named = if *id == ALL_CHANNELS {
+            self.openings.channels_with(&self.peer).iter().map(|opened| opened.channel_id).collect()
+        } else if self.openings.has_channel(&self.peer, id) {
+            vec![*id]
+        } else {
+            Vec::new()
+        };
+        for id in named {
+            // Those that the node operates are its own to fail.
+            if !self.openings.node.rest.owns(&self.peer, &id) {
+                self.forget_opened(&id);
+                self.openings.channel_failed(&id, why());
+            }
         }
     }
 
@@ -147,20 +170,15 @@ impl Task {
         ended
     }
 
-    /// Before the funding is signed there is nothing to shut down (B2-SHUT-R-01).
-    fn on_shutdown(&mut self, id: ChannelId, bytes: &[u8]) {
-        let is_kept = !self.belongs_to_node(&id)
-            && (self.keep_for_our_channel(&id, bytes) || self.keep_for_their_channel(&id, bytes));
-        if !is_kept {
-            self.on_out_of_place("shutdown", id, bytes);
-        }
-    }
-
     /// A message that is no step of a pending opening: the node's if it is about an opened
     /// channel; else it ends the opening that it names, or is answered (B1-ERR-S-05).
     pub(super) fn on_out_of_place(&mut self, message: &'static str, id: ChannelId, bytes: &[u8]) {
         if self.belongs_to_node(&id) {
             return self.openings.node.rest.message(&self.peer, bytes);
+        }
+        if self.openings.failed(&id).is_some() {
+            // B2-RE-B-07.
+            return log::debug!("{}: {message} about failed channel {id}", self.peer);
         }
         let (ours, theirs) = (self.ours.key(&id), self.theirs.key(&id));
         if ours.is_none() && theirs.is_none() {
@@ -179,8 +197,8 @@ impl Task {
     }
 
     /// Whether it is an opened channel, of this session's making or not.
-    fn belongs_to_node(&self, id: &ChannelId) -> bool {
-        self.channels.contains(id) || self.openings.node.rest.owns(&self.peer, id)
+    pub(super) fn belongs_to_node(&self, id: &ChannelId) -> bool {
+        self.links.contains(id) || self.openings.node.rest.owns(&self.peer, id)
     }
 
     /// Whether an `error` with this id would fail what is to live on.

@@ -10,6 +10,7 @@ mod inbound;
 mod init;
 mod opening;
 mod ours;
+mod shutdown;
 mod task;
 mod theirs;
 
@@ -17,6 +18,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bitcoin::ScriptBuf;
 use bitcoin::secp256k1::PublicKey;
 use lightning::ln::types::ChannelId;
 use opening_core::NegotiatedFeatures;
@@ -28,13 +30,13 @@ pub(crate) use opening::FundingOffer;
 pub use opening::{
     Canceller, CompleteError, FundingNeeded, Opening, PendingFunding, PendingSignature,
 };
+pub use shutdown::ShutdownError;
 pub(crate) use task::{OurReport, Report};
 
 use crate::event::{Event, Failed};
 use crate::message::{Message, Undecodable, decode, encode};
 use crate::negotiation::funder::Ask;
-use crate::negotiation::ready::{Confirmation, EvidenceError};
-use crate::openings::Openings;
+use crate::openings::{ConfirmError, Life, Link, Openings, Under};
 use crate::transport::{Transport, TransportError};
 use task::Task;
 
@@ -56,14 +58,35 @@ pub(crate) enum Command {
         done: Option<oneshot::Sender<bool>>,
     },
     Close,
-    Confirmed {
+    /// There is news about an opened channel: do what is due.
+    Advance {
         channel_id: ChannelId,
-        confirmation: Box<Confirmation>,
         done: Done,
     },
-    Unconfirmed {
+    /// Our `channel_ready` of the channel has changed.
+    SayAgain {
         channel_id: ChannelId,
-        done: Done,
+    },
+    /// An opened channel was saved on an earlier connection, after this one had begun.
+    TakeUp {
+        channel_id: ChannelId,
+    },
+    /// An opened channel has failed, and the peer is to hear of it.
+    Fail {
+        channel_id: ChannelId,
+        text: String,
+    },
+    /// An opened channel is not this library's any more.
+    Forget {
+        channel_id: ChannelId,
+    },
+    ShutDown {
+        channel_id: ChannelId,
+        script: Option<ScriptBuf>,
+        done: oneshot::Sender<Result<ScriptBuf, ShutdownError>>,
+    },
+    Status {
+        done: oneshot::Sender<Vec<Under>>,
     },
     Send {
         message: Vec<u8>,
@@ -74,13 +97,14 @@ pub(crate) enum Command {
 pub(crate) type Done = oneshot::Sender<Result<(), ConfirmError>>;
 
 /// A connected peer.  Clones are handles on the same connection; it ends when the last one, and
-/// the last handle of its openings, is dropped.
+/// the last handle of its openings, is dropped.  A new connection of the same peer ends this one.
+#[must_use = "the connection ends with its last handle"]
 #[derive(Clone, Debug)]
 pub struct Session {
     peer: PublicKey,
     features: Arc<NegotiatedFeatures>,
     commands: mpsc::UnboundedSender<Command>,
-    closed: watch::Receiver<bool>,
+    life: watch::Receiver<Life>,
 }
 
 /// How a connection begins.
@@ -122,6 +146,9 @@ pub enum StartError {
     /// The peer's `init` does not go with ours.
     #[error(transparent)]
     Init(#[from] InitError),
+    /// The node is going down.
+    #[error("this node is going down")]
+    ShuttingDown,
 }
 
 impl StartError {
@@ -134,27 +161,9 @@ impl StartError {
             Self::NotInit => "init-missing",
             Self::Undecodable(error) => error.code(),
             Self::Init(error) => error.code(),
+            Self::ShuttingDown => "shutting-down",
         }
     }
-}
-
-/// Why evidence about a channel had no effect.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum ConfirmError {
-    /// No channel of this session waits for it.
-    #[error("no channel of this session has this id")]
-    UnknownChannel,
-    /// It is not about the channel's funding output.
-    #[error(transparent)]
-    Evidence(#[from] EvidenceError),
-    /// It counts, and `channel_ready` is due, but our signer did not give what goes into it.  The
-    /// next evidence asks again.
-    #[error("channel_ready is due, but this node could not make it")]
-    NotReady,
-    /// The connection ended.
-    #[error("the connection ended")]
-    Disconnected,
 }
 
 impl Session {
@@ -168,6 +177,9 @@ impl Session {
         transport: Transport,
         greeting: Greeting,
     ) -> Result<Self, StartError> {
+        if openings.is_stopping() {
+            return Err(StartError::ShuttingDown);
+        }
         let (mut reader, mut writer) = transport.split();
         let node = &openings.node;
         let Greeting { peer_address, first_message } = greeting;
@@ -205,14 +217,17 @@ impl Session {
         openings.node.events.event(&peer, Event::Connected);
         let features = Arc::new(features);
         let (commands, requests) = mpsc::unbounded_channel();
-        let (ended, closed) = watch::channel(false);
-        let task = Task::new(openings, peer, features.clone(), transport, requests);
+        let (living, life) = watch::channel(Life::Running);
+        let link = Link { commands: commands.downgrade(), life: life.clone() };
+        let old = openings.connected(peer, link);
+        let task = Task::new(openings, peer, features.clone(), transport, requests, living);
         tokio::spawn(async move {
+            if let Some(old) = old {
+                old.end().await;
+            }
             task.run(first_message).await;
-            // Nobody may be listening.
-            let _ = ended.send(true);
         });
-        Self { peer, features, commands, closed }
+        Self { peer, features, commands, life }
     }
 
     /// The peer's node id.
@@ -236,20 +251,21 @@ impl Session {
         answer.await.unwrap_or_else(|_| gone())
     }
 
-    /// The funding transaction of an opened channel is in a block.  Returns when the depth is
-    /// updated and `channel_ready`, if it was due, sent.
-    pub async fn confirmed(
+    /// Begins to close an opened channel, before or after `channel_ready`: `shutdown` goes out with
+    /// this script, or with the one that we committed to when the channel was opened
+    /// (B2-SHUT-S-02, B2-SHUT-S-04).  What follows is the node's.  Asked again, it tells the script
+    /// that was sent, and sends nothing (B2-SHUT-S-03).
+    pub async fn shut_down(
         &self,
         channel_id: ChannelId,
-        confirmation: Confirmation,
-    ) -> Result<(), ConfirmError> {
-        let confirmation = Box::new(confirmation);
-        self.ask(|done| Command::Confirmed { channel_id, confirmation, done }).await
-    }
-
-    /// A reorganisation took the funding transaction's block away.
-    pub async fn unconfirmed(&self, channel_id: ChannelId) -> Result<(), ConfirmError> {
-        self.ask(|done| Command::Unconfirmed { channel_id, done }).await
+        script: Option<ScriptBuf>,
+    ) -> Result<ScriptBuf, ShutdownError> {
+        let (done, answer) = oneshot::channel();
+        let gone = Err(ShutdownError::Disconnected);
+        if self.commands.send(Command::ShutDown { channel_id, script, done }).is_err() {
+            return gone;
+        }
+        answer.await.unwrap_or(gone)
     }
 
     /// Sends a message of the node's own, type first: gossip, a custom one, or one for a channel
@@ -270,19 +286,13 @@ impl Session {
 
     /// Whether the connection has ended.
     pub fn is_closed(&self) -> bool {
-        *self.closed.borrow()
+        *self.life.borrow() == Life::Closed
     }
 
     /// Waits until the connection has ended.
     pub async fn closed(&mut self) {
         // An error means that the task is gone, which is the same.
-        let _ = self.closed.wait_for(|closed| *closed).await;
-    }
-
-    async fn ask(&self, command: impl FnOnce(Done) -> Command) -> Result<(), ConfirmError> {
-        let (done, answer) = oneshot::channel();
-        self.commands.send(command(done)).map_err(|_| ConfirmError::Disconnected)?;
-        answer.await.unwrap_or(Err(ConfirmError::Disconnected))
+        let _ = self.life.wait_for(|life| *life == Life::Closed).await;
     }
 }
 

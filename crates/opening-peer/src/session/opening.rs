@@ -41,16 +41,19 @@ impl Drop for CancelOnDrop {
 struct Rest {
     temporary_channel_id: ChannelId,
     funding: mpsc::Sender<FundingOffer>,
-    outcome: oneshot::Receiver<Outcome>,
+    /// Until it has answered.
+    outcome: Option<oneshot::Receiver<Outcome>>,
     on_drop: CancelOnDrop,
 }
 
 impl Rest {
     async fn failed(&mut self) -> Failed {
-        match (&mut self.outcome).await {
+        let gone = Failed::session_gone(self.temporary_channel_id);
+        let Some(outcome) = self.outcome.take() else { return gone };
+        match outcome.await {
             Ok(Err(failed)) => failed,
             Ok(Ok(_)) => unreachable!("an opening without funding_created cannot succeed"),
-            Err(_) => Failed::session_gone(self.temporary_channel_id),
+            Err(_) => gone,
         }
     }
 }
@@ -72,6 +75,7 @@ impl Opening {
     ) -> Self {
         let OpeningChannels { accepted, funding, outcome } = channels;
         let on_drop = CancelOnDrop { key, commands };
+        let outcome = Some(outcome);
         Self { accepted, rest: Rest { temporary_channel_id, funding, outcome, on_drop } }
     }
 
@@ -180,9 +184,14 @@ pub struct PendingSignature {
 
 impl PendingSignature {
     /// Waits until the peer's signature is verified and the channel saved: only then may the
-    /// funding transaction be broadcast.
-    pub async fn opened(mut self) -> Result<(Arc<Opened>, BroadcastPermit), Failed> {
+    /// funding transaction be broadcast.  Cancel safe: dropped and called again, it goes on waiting.
+    /// It answers once; whoever lost the answer asks
+    /// [`Openings::broadcast_permit`](crate::Openings::broadcast_permit).
+    pub async fn opened(&mut self) -> Result<(Arc<Opened>, BroadcastPermit), Failed> {
         let gone = || Err(Failed::session_gone(self.rest.temporary_channel_id));
-        (&mut self.rest.outcome).await.unwrap_or_else(|_| gone())
+        let Some(outcome) = &mut self.rest.outcome else { return gone() };
+        let outcome = outcome.await.unwrap_or_else(|_| gone());
+        self.rest.outcome = None;
+        outcome
     }
 }

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
+use bitcoin::secp256k1::PublicKey;
 use futures::FutureExt;
 use lightning::ln::msgs::{AcceptChannel, FundingSigned};
 use lightning::ln::types::ChannelId;
@@ -13,7 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::early::Early;
 use super::inbound::ALL_CHANNELS;
 use super::opening::{Opening, OpeningChannels, Outcome};
-use super::task::{OurReport, Report, Task};
+use super::task::{Flow, OurReport, Report, Task};
 use super::{Command, Key};
 use crate::driver::funder;
 use crate::driver::gate::Gate;
@@ -23,6 +24,7 @@ use crate::failure::{Failure, Stage};
 use crate::message::{Message, decode};
 use crate::negotiation::funder::Ask;
 use crate::negotiation::{BroadcastPermit, Opened};
+use crate::openings::Under;
 
 /// Openings of ours that are not saved yet, by their key and by both of their ids.
 #[derive(Default)]
@@ -76,6 +78,16 @@ impl Ours {
 
     pub(super) fn stage(&self, key: Key) -> Option<Stage> {
         self.entries.get(&key).map(|entry| entry.stage)
+    }
+
+    pub(super) fn under_way(&self, peer: PublicKey) -> impl Iterator<Item = Under> {
+        self.entries.values().map(move |entry| Under {
+            peer,
+            role: Role::Funder,
+            temporary_channel_id: entry.temporary_channel_id,
+            channel_id: entry.channel_id,
+            stage: entry.stage,
+        })
     }
 
     pub(super) fn has_channel(&self, id: &ChannelId) -> bool {
@@ -190,9 +202,9 @@ impl Task {
         failed
     }
 
-    pub(super) fn on_our_report(&mut self, key: Key, report: OurReport) {
+    pub(super) fn on_our_report(&mut self, key: Key, report: OurReport) -> Flow {
         // What was ended here may still report once more.
-        let Some(entry) = self.ours.entries.get_mut(&key) else { return };
+        let Some(entry) = self.ours.entries.get_mut(&key) else { return Flow::Continue };
         let (temporary_id, channel_id) = (entry.temporary_channel_id, entry.channel_id);
         let stage = match report {
             OurReport::OpenChannel(message) => {
@@ -211,7 +223,7 @@ impl Task {
             OurReport::Identified(channel_id) => {
                 entry.channel_id = Some(channel_id);
                 self.ours.by_id.insert(channel_id, key);
-                return;
+                return Flow::Continue;
             }
             OurReport::FundingCreated { message, funded } => {
                 entry.enter(Stage::FundingSigned);
@@ -222,28 +234,40 @@ impl Task {
                 Stage::FundingSigned
             }
             OurReport::Done(Ok((opened, permit))) => return self.our_opened(key, opened, permit),
-            OurReport::Done(Err(failure)) => return self.fail_ours(key, failure),
+            OurReport::Done(Err(failure)) => {
+                self.fail_ours(key, failure);
+                return Flow::Continue;
+            }
         };
         self.progress(Role::Funder, temporary_id, channel_id, stage);
+        Flow::Continue
     }
 
-    fn our_opened(&mut self, key: Key, opened: Arc<Opened>, permit: BroadcastPermit) {
-        let Some(entry) = self.ours.remove(key) else { return };
+    fn our_opened(&mut self, key: Key, opened: Arc<Opened>, permit: BroadcastPermit) -> Flow {
+        let Some(entry) = self.ours.remove(key) else { return Flow::Continue };
         self.event(Event::Opened(opened.clone()));
         // Without a handle the permit is dropped; the saved channel knows what to broadcast.
         let _ = entry.outcome.send(Ok((opened.clone(), permit)));
-        self.await_ready(opened);
-        self.on_early(entry.early);
+        self.go_on_with(&opened);
+        self.on_early(entry.early)
     }
 
     /// What the peer said about a channel before it was saved.
-    pub(super) fn on_early(&mut self, early: Early) {
+    pub(super) fn on_early(&mut self, early: Early) -> Flow {
         for bytes in early.into_messages() {
             match decode(&bytes) {
                 Ok(Message::ChannelReady(message)) => self.on_channel_ready(&message, &bytes),
+                Ok(Message::Shutdown(message)) => {
+                    if let close @ Flow::Close(_) = self.on_shutdown(&message, &bytes) {
+                        return close;
+                    }
+                }
+                // Told already when it came.
+                Ok(Message::Error(error)) => self.end_opened_by_peer(&error, &bytes),
                 _ => self.openings.node.rest.message(&self.peer, &bytes),
             }
         }
+        Flow::Continue
     }
 
     /// Ends an opening from outside its driver, unless its save has begun.

@@ -4,14 +4,16 @@ use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use bitcoin::secp256k1::PublicKey;
-use lightning::ln::msgs::{AcceptChannel, ErrorMessage, FundingSigned, WarningMessage};
+use lightning::ln::msgs::{
+    AcceptChannel, ChannelReestablish, ErrorMessage, FundingSigned, WarningMessage,
+};
 use lightning::ln::types::ChannelId;
 use lightning::ln::wire;
 use opening_core::{NegotiatedFeatures, Role};
-use tokio::sync::{mpsc, oneshot};
-use tokio::time::{Instant, sleep_until};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{Instant, sleep, sleep_until};
 
-use super::channels::Channels;
+use super::channels::Links;
 use super::inbound::ALL_CHANNELS;
 use super::ours::Ours;
 use super::theirs::Theirs;
@@ -22,7 +24,7 @@ use crate::failure::{Failure, Stage};
 use crate::funding::FundingError;
 use crate::message::{Message, decode, encode};
 use crate::negotiation::{BroadcastPermit, Opened};
-use crate::openings::Openings;
+use crate::openings::{Life, Openings, Under};
 use crate::transport::{Reader, Transport, TransportError, Writer};
 
 /// Bytes waiting to be written above which nothing more is read: a peer that asks without
@@ -41,8 +43,12 @@ pub(crate) enum Report {
     Answered { key: Key, answer: Result<Box<(AcceptChannel, Waiting)>, Failure> },
     /// A fundee has signed and saved, or failed to.
     Signed { key: Key, signed: Result<(Arc<Opened>, FundingSigned), Failure> },
-    /// The signer gave the second point of an opened channel.
-    SecondPoint { channel_id: ChannelId, point: Result<PublicKey, Failure> },
+    /// `channel_ready` of an opened channel is made and durable, or could not be.
+    Prepared { channel_id: ChannelId, prepared: Result<(), Failure> },
+    /// What the peer says of a channel that goes on can be judged: this is our point for it.
+    Reestablished { message: ChannelReestablish, our_point: Result<Option<PublicKey>, Failure> },
+    /// That `shutdown` goes out is durable.
+    ShuttingDown { channel_id: ChannelId },
 }
 
 /// What a funder tells its session.
@@ -75,7 +81,7 @@ pub(super) struct Task {
     pub(super) features: Arc<NegotiatedFeatures>,
     pub(super) ours: Ours,
     pub(super) theirs: Theirs,
-    pub(super) channels: Channels,
+    pub(super) links: Links,
     /// When a peer has to have sent its next message, soonest first.
     pub(super) deadlines: BTreeSet<(Instant, Key)>,
     pub(super) reports: mpsc::UnboundedSender<Report>,
@@ -90,6 +96,7 @@ pub(super) struct Task {
     queued_ever: u64,
     commands: mpsc::UnboundedReceiver<Command>,
     reported: mpsc::UnboundedReceiver<Report>,
+    life: watch::Sender<Life>,
 }
 
 impl Task {
@@ -99,6 +106,7 @@ impl Task {
         features: Arc<NegotiatedFeatures>,
         Transport { reader, writer }: Transport,
         commands: mpsc::UnboundedReceiver<Command>,
+        life: watch::Sender<Life>,
     ) -> Self {
         let (reports, reported) = mpsc::unbounded_channel();
         Self {
@@ -107,7 +115,7 @@ impl Task {
             features,
             ours: Ours::default(),
             theirs: Theirs::default(),
-            channels: Channels::default(),
+            links: Links::default(),
             deadlines: BTreeSet::new(),
             reports,
             next_key: 0,
@@ -118,11 +126,15 @@ impl Task {
             queued_ever: 0,
             commands,
             reported,
+            life,
         }
     }
 
     pub(super) async fn run(mut self, first_message: Option<Vec<u8>>) {
         let mut flow = self.greet(first_message);
+        if matches!(flow, Flow::Continue) {
+            self.take_up_all();
+        }
         let reason = loop {
             match flow {
                 Flow::Continue => flow = self.turn().await,
@@ -132,6 +144,9 @@ impl Task {
         log::debug!("{}: closing: {reason}", self.peer);
         self.end().await;
         self.event(Event::Disconnected { reason });
+        self.openings.disconnected(&self.peer, &self.life);
+        self.life.send_replace(Life::Closed);
+        self.await_saves().await;
     }
 
     /// What the node has to say before anything else is said.
@@ -157,10 +172,7 @@ impl Task {
         let until = deadline.unwrap_or_else(Instant::now);
         tokio::select! {
             biased;
-            Some(report) = self.reported.recv() => {
-                self.on_report(report);
-                Flow::Continue
-            }
+            Some(report) = self.reported.recv() => self.on_report(report),
             command = self.commands.recv() => match command {
                 Some(command) => self.on_command(command),
                 None => Flow::Close("this node let go of it".into()),
@@ -204,13 +216,18 @@ impl Task {
         }
     }
 
-    fn on_report(&mut self, report: Report) {
+    fn on_report(&mut self, report: Report) -> Flow {
         match report {
-            Report::Ours { key, report } => self.on_our_report(key, report),
+            Report::Ours { key, report } => return self.on_our_report(key, report),
+            Report::Signed { key, signed } => return self.on_signed(key, signed),
             Report::Answered { key, answer } => self.on_answered(key, answer),
-            Report::Signed { key, signed } => self.on_signed(key, signed),
-            Report::SecondPoint { channel_id, point } => self.on_second_point(channel_id, point),
+            Report::Prepared { channel_id, prepared } => self.on_prepared(channel_id, prepared),
+            Report::Reestablished { message, our_point } => {
+                self.on_reestablished(&message, our_point);
+            }
+            Report::ShuttingDown { channel_id } => self.send_shutdown(&channel_id),
         }
+        Flow::Continue
     }
 
     fn on_command(&mut self, command: Command) -> Flow {
@@ -223,16 +240,23 @@ impl Task {
                     let _ = done.send(ended);
                 }
             }
-            Command::Confirmed { channel_id, confirmation, done } => {
-                self.on_confirmed(channel_id, &confirmation, done);
+            Command::Advance { channel_id, done } => self.on_advance(channel_id, done),
+            Command::SayAgain { channel_id } => self.say_again(channel_id),
+            Command::TakeUp { channel_id } => self.take_up(channel_id),
+            Command::Fail { channel_id, text } => self.fail_opened(channel_id, text),
+            Command::Forget { channel_id } => self.forget_opened(&channel_id),
+            Command::ShutDown { channel_id, script, done } => {
+                self.shut_down(channel_id, script, done);
             }
-            Command::Unconfirmed { channel_id, done } => self.on_unconfirmed(channel_id, done),
+            Command::Status { done } => {
+                let _ = done.send(self.under_way());
+            }
             Command::Send { message, done } => self.node_sends.push_back((message, done)),
         }
         Flow::Continue
     }
 
-    /// The connection is over.  What is being saved is awaited: it becomes a channel.
+    /// The connection is over.  What is being saved is awaited for a while: it becomes a channel.
     async fn end(&mut self) {
         for key in self.ours.keys() {
             self.interrupt_ours(key, Failure::Disconnected);
@@ -244,18 +268,30 @@ impl Task {
         self.commands.close();
         while self.commands.try_recv().is_ok() {}
         let mut is_alive = true;
+        let patience = sleep(self.openings.node.deadlines.store);
+        tokio::pin!(patience);
         while !(self.ours.is_empty() && self.theirs.is_empty()) {
             tokio::select! {
-                Some(report) = self.reported.recv() => self.on_report(report),
+                Some(report) = self.reported.recv() => drop(self.on_report(report)),
                 // What was said before does not wait for the save.
                 flushed = self.writer.flush(), if is_alive && self.writer.needs_flush() => {
                     is_alive = flushed.is_ok();
                 }
+                () = &mut patience => break,
             }
         }
+        self.life.send_replace(Life::Ended);
         // Says the last words, to a peer that may be gone already.
         let patience = self.openings.node.deadlines.peer;
         let _ = tokio::time::timeout(patience, self.writer.close()).await;
+    }
+
+    /// A store that is late is awaited without the connection: its channel goes on over the next.
+    async fn await_saves(&mut self) {
+        while !(self.ours.is_empty() && self.theirs.is_empty()) {
+            let Some(report) = self.reported.recv().await else { return };
+            drop(self.on_report(report));
+        }
     }
 
     pub(super) fn next_key(&mut self) -> Key {
@@ -339,11 +375,21 @@ impl Task {
             self.refuse(channel_id, text);
         }
         log::info!("{}: {failed}", self.peer);
+        self.openings.note_failure(self.peer, failed);
         self.event(Event::Failed(failed.clone()));
     }
 
     pub(super) fn event(&self, event: Event) {
-        log::debug!("{}: {event}", self.peer);
-        self.openings.node.events.event(&self.peer, event);
+        self.openings.tell(&self.peer, event);
+    }
+
+    /// Whether there is a connection to say anything on.
+    pub(super) fn is_connected(&self) -> bool {
+        *self.life.borrow() == Life::Running
+    }
+
+    fn under_way(&self) -> Vec<Under> {
+        let (ours, theirs) = (self.ours.under_way(self.peer), self.theirs.under_way(self.peer));
+        ours.chain(theirs).collect()
     }
 }

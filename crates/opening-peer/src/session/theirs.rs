@@ -5,6 +5,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use bitcoin::OutPoint;
+use bitcoin::secp256k1::PublicKey;
 use futures::FutureExt;
 use lightning::ln::msgs::{AcceptChannel, FundingCreated, FundingSigned, OpenChannel};
 use lightning::ln::types::ChannelId;
@@ -15,13 +16,13 @@ use tokio::time::Instant;
 use super::Key;
 use super::early::Early;
 use super::inbound::ALL_CHANNELS;
-use super::task::{Report, Task};
+use super::task::{Flow, Report, Task};
 use crate::driver::fundee::{self, Waiting};
 use crate::driver::gate::Gate;
 use crate::event::{Event, Failed};
 use crate::failure::{Failure, Stage};
 use crate::negotiation::Opened;
-use crate::openings::Slot;
+use crate::openings::{Slot, Under};
 
 /// Pending inbound openings, by their key and by the peer's id for them.
 #[derive(Default)]
@@ -80,6 +81,16 @@ impl Theirs {
     /// By either id.
     pub(super) fn key(&self, id: &ChannelId) -> Option<Key> {
         self.by_id.get(id).copied().or_else(|| self.key_of_channel(id))
+    }
+
+    pub(super) fn under_way(&self, peer: PublicKey) -> impl Iterator<Item = Under> {
+        self.entries.values().map(move |entry| Under {
+            peer,
+            role: Role::Fundee,
+            temporary_channel_id: entry.temporary_channel_id,
+            channel_id: entry.channel_id,
+            stage: entry.stage(),
+        })
     }
 
     pub(super) fn is_saving(&self, id: &ChannelId) -> bool {
@@ -227,16 +238,19 @@ impl Task {
         });
     }
 
-    pub(super) fn on_signed(&mut self, key: Key, signed: Signed) {
+    pub(super) fn on_signed(&mut self, key: Key, signed: Signed) -> Flow {
         match signed {
             Ok((opened, funding_signed)) => {
-                let Some(entry) = self.remove_theirs(key) else { return };
+                let Some(entry) = self.remove_theirs(key) else { return Flow::Continue };
                 self.send(&funding_signed);
                 self.event(Event::Opened(opened.clone()));
-                self.await_ready(opened);
-                self.on_early(entry.early);
+                self.go_on_with(&opened);
+                self.on_early(entry.early)
             }
-            Err(failure) => self.fail_theirs(key, failure),
+            Err(failure) => {
+                self.fail_theirs(key, failure);
+                Flow::Continue
+            }
         }
     }
 

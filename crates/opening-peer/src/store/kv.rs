@@ -10,11 +10,13 @@ use lightning::util::persist::KVStore;
 use lightning_persister::fs_store::FilesystemStore;
 use tokio::sync::Mutex;
 
-use super::{ChannelStore, StoreError, record};
+use super::{ChannelStore, Entry, StoreError, Stored, record};
 use crate::negotiation::Opened;
+use crate::negotiation::ready::Progress;
 
 const NAMESPACE: &str = "opening";
 const CHANNELS: &str = "channels";
+const PROGRESS: &str = "progress";
 const DBID: &str = "dbid";
 const RESERVED: &str = "reserved";
 
@@ -43,6 +45,32 @@ impl<K: KVStore> KvChannelStore<K> {
     pub fn new(store: K) -> Self {
         Self { store, reserving: Mutex::new(()) }
     }
+
+    /// An entry's bytes, if there is one.
+    async fn read(
+        &self,
+        namespace: &str,
+        key: &str,
+        operation: &'static str,
+    ) -> Result<Option<Vec<u8>>, StoreError> {
+        match self.store.read(NAMESPACE, namespace, key).await {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(io_error(operation)(error)),
+        }
+    }
+
+    async fn load_key(&self, key: &str) -> Result<Option<Stored>, StoreError> {
+        let Some(bytes) = self.read(CHANNELS, key, "reading a channel").await? else {
+            return Ok(None);
+        };
+        let opened = record::decode(key, &bytes)?;
+        let progress = match self.read(PROGRESS, key, "reading a channel's progress").await? {
+            Some(bytes) => record::decode_progress(key, &opened, &bytes)?,
+            None => Progress::default(),
+        };
+        Ok(Some(Stored { opened, progress }))
+    }
 }
 
 fn io_error(operation: &'static str) -> impl Fn(io::Error) -> StoreError {
@@ -54,41 +82,55 @@ impl<K: KVStore + Send + Sync + 'static> ChannelStore for KvChannelStore<K> {
     async fn save(&self, opened: &Opened) -> Result<(), StoreError> {
         let key = opened.channel_id.to_string();
         let record = record::encode(opened);
-        match self.store.read(NAMESPACE, CHANNELS, &key).await {
-            Ok(kept) if kept == record => return Ok(()),
-            Ok(_) => return Err(StoreError::Occupied { key }),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(io_error("looking for a channel")(error)),
+        let kept = self.read(CHANNELS, &key, "looking for a channel").await?;
+        if kept.is_some_and(|kept| kept != record) {
+            return Err(StoreError::Occupied { key });
         }
+        // Written even if it is there: an earlier write may have failed to make it durable.
         let writing = self.store.write(NAMESPACE, CHANNELS, &key, record);
         writing.await.map_err(io_error("saving a channel"))
     }
 
-    async fn remove(&self, channel_id: &ChannelId) -> Result<(), StoreError> {
-        let key = channel_id.to_string();
-        // Not lazily: a channel that was forgotten must not be back after a crash.
-        let removing = self.store.remove(NAMESPACE, CHANNELS, &key, false);
-        removing.await.map_err(io_error("removing a channel"))
+    async fn update(&self, opened: &Opened, progress: &Progress) -> Result<(), StoreError> {
+        let key = opened.channel_id.to_string();
+        let record = record::encode_progress(opened, progress);
+        let writing = self.store.write(NAMESPACE, PROGRESS, &key, record);
+        writing.await.map_err(io_error("updating a channel"))
     }
 
-    async fn load_all(&self) -> Result<Vec<Result<Opened, StoreError>>, StoreError> {
+    async fn remove(&self, channel_id: &ChannelId) -> Result<(), StoreError> {
+        let key = channel_id.to_string();
+        // The channel first: what became of it means nothing without it.  Not lazily: a channel
+        // that was forgotten must not be back after a crash.
+        for namespace in [CHANNELS, PROGRESS] {
+            let removing = self.store.remove(NAMESPACE, namespace, &key, false);
+            removing.await.map_err(io_error("removing a channel"))?;
+        }
+        Ok(())
+    }
+
+    async fn load(&self, channel_id: &ChannelId) -> Result<Option<Stored>, StoreError> {
+        self.load_key(&channel_id.to_string()).await
+    }
+
+    async fn load_all(&self) -> Result<Vec<Entry>, StoreError> {
         let listing = self.store.list(NAMESPACE, CHANNELS);
         let keys = listing.await.map_err(io_error("listing channels"))?;
-        let mut channels = Vec::with_capacity(keys.len());
+        let mut entries = Vec::with_capacity(keys.len());
         for key in keys {
-            let read = self.store.read(NAMESPACE, CHANNELS, &key).await;
-            channels.push(match read {
-                Ok(bytes) => record::decode(&key, &bytes),
-                Err(error) => Err(io_error("reading a channel")(error)),
-            });
+            // None where it was removed since it was listed.
+            if let Some(stored) = self.load_key(&key).await.transpose() {
+                entries.push(Entry { key, stored });
+            }
         }
-        Ok(channels)
+        Ok(entries)
     }
 
     async fn reserve_dbids(&self, count: u64) -> Result<Range<u64>, StoreError> {
         let _one_at_a_time = self.reserving.lock().await;
-        let reserved = match self.store.read(NAMESPACE, DBID, RESERVED).await {
-            Ok(bytes) => {
+        let kept = self.read(DBID, RESERVED, "reading the last channel reference").await?;
+        let reserved = match kept {
+            Some(bytes) => {
                 let payload = record::unseal(RESERVED, &bytes)?;
                 let number = payload.try_into().map_err(|_| StoreError::Damaged {
                     key: RESERVED.into(),
@@ -96,8 +138,7 @@ impl<K: KVStore + Send + Sync + 'static> ChannelStore for KvChannelStore<K> {
                 })?;
                 u64::from_be_bytes(number)
             }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
-            Err(error) => return Err(io_error("reading the last channel reference")(error)),
+            None => 0,
         };
         let last = reserved.checked_add(count).ok_or(StoreError::Exhausted)?;
         let end = last.checked_add(1).ok_or(StoreError::Exhausted)?;

@@ -7,8 +7,9 @@ use std::sync::{Mutex, PoisonError};
 use async_trait::async_trait;
 use lightning::ln::types::ChannelId;
 
-use super::{ChannelStore, StoreError};
+use super::{ChannelStore, Entry, StoreError, Stored};
 use crate::negotiation::Opened;
+use crate::negotiation::ready::Progress;
 
 /// Forgets everything with the process: never for a node with money in it.
 #[derive(Debug, Default)]
@@ -16,7 +17,7 @@ pub struct MemoryStore(Mutex<Contents>);
 
 #[derive(Debug, Default)]
 struct Contents {
-    channels: HashMap<ChannelId, Opened>,
+    channels: HashMap<ChannelId, Stored>,
     reserved_dbids: u64,
 }
 
@@ -32,12 +33,22 @@ impl ChannelStore for MemoryStore {
     async fn save(&self, opened: &Opened) -> Result<(), StoreError> {
         self.contents(|contents| {
             let id = opened.channel_id;
-            if contents.channels.get(&id).is_some_and(|kept| kept != opened) {
+            if contents.channels.get(&id).is_some_and(|kept| kept.opened != *opened) {
                 return Err(StoreError::Occupied { key: id.to_string() });
             }
-            contents.channels.insert(id, opened.clone());
+            let stored = Stored { opened: opened.clone(), progress: Progress::default() };
+            contents.channels.entry(id).or_insert(stored);
             Ok(())
         })
+    }
+
+    async fn update(&self, opened: &Opened, progress: &Progress) -> Result<(), StoreError> {
+        self.contents(|contents| {
+            if let Some(stored) = contents.channels.get_mut(&opened.channel_id) {
+                stored.progress = progress.clone();
+            }
+        });
+        Ok(())
     }
 
     async fn remove(&self, channel_id: &ChannelId) -> Result<(), StoreError> {
@@ -45,8 +56,16 @@ impl ChannelStore for MemoryStore {
         Ok(())
     }
 
-    async fn load_all(&self) -> Result<Vec<Result<Opened, StoreError>>, StoreError> {
-        Ok(self.contents(|contents| contents.channels.values().cloned().map(Ok).collect()))
+    async fn load(&self, channel_id: &ChannelId) -> Result<Option<Stored>, StoreError> {
+        Ok(self.contents(|contents| contents.channels.get(channel_id).cloned()))
+    }
+
+    async fn load_all(&self) -> Result<Vec<Entry>, StoreError> {
+        let entry = |(id, stored): (&ChannelId, &Stored)| Entry {
+            key: id.to_string(),
+            stored: Ok(stored.clone()),
+        };
+        Ok(self.contents(|contents| contents.channels.iter().map(entry).collect()))
     }
 
     async fn reserve_dbids(&self, count: u64) -> Result<Range<u64>, StoreError> {

@@ -5,7 +5,6 @@ mod memory;
 mod record;
 
 use core::ops::Range;
-use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -13,25 +12,58 @@ use lightning::ln::types::ChannelId;
 
 pub use self::kv::KvChannelStore;
 pub use self::memory::MemoryStore;
+use crate::negotiation::ready::Progress;
 use crate::negotiation::{Opened, Saved};
 
 /// Durable memory for channels.  Every method returns only when what it did survives a crash.
 #[async_trait]
 pub trait ChannelStore: Send + Sync + 'static {
     /// Keeps a channel, never in the place of another: a record that is there already is either
-    /// the same or stays, and the save is refused.  Any other error means that the channel may or
-    /// may not be kept.
+    /// the same, and made durable once more, or stays, and the save is refused.  Any other error
+    /// means that the channel may or may not be kept.
     async fn save(&self, opened: &Opened) -> Result<(), StoreError>;
 
-    /// Forgets a channel.
+    /// Keeps what has become of a saved channel, in the place of what was kept of that before.
+    async fn update(&self, opened: &Opened, progress: &Progress) -> Result<(), StoreError>;
+
+    /// Forgets a channel, and what became of it.
     async fn remove(&self, channel_id: &ChannelId) -> Result<(), StoreError>;
 
-    /// Every channel kept, and by itself what could not be read of each entry that is damaged.
-    async fn load_all(&self) -> Result<Vec<Result<Opened, StoreError>>, StoreError>;
+    /// One channel, read back; `None` if it is not kept.
+    async fn load(&self, channel_id: &ChannelId) -> Result<Option<Stored>, StoreError>;
+
+    /// Every entry, and by itself what could not be read of each one that is damaged.
+    async fn load_all(&self) -> Result<Vec<Entry>, StoreError>;
 
     /// Numbers for the signer's channel references, never given out before: references must not
     /// repeat, because a signer that signed for one refuses to begin it again.
     async fn reserve_dbids(&self, count: u64) -> Result<Range<u64>, StoreError>;
+}
+
+/// A channel as the store keeps it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Stored {
+    /// What was saved when it was opened.
+    pub opened: Opened,
+    /// What has become of it since.
+    pub progress: Progress,
+}
+
+/// One entry of the store.
+#[derive(Debug)]
+pub struct Entry {
+    /// Its name, which is the channel's id in hex where nothing is wrong with it.
+    pub key: String,
+    /// What it holds.
+    pub stored: Result<Stored, StoreError>,
+}
+
+impl Entry {
+    /// The channel that the entry is about, even if it cannot be read.
+    pub fn channel_id(&self) -> Option<ChannelId> {
+        let bytes: Vec<u8> = hex::decode(&self.key).ok()?;
+        Some(ChannelId(bytes.try_into().ok()?))
+    }
 }
 
 /// Why the store did not do its part.
@@ -105,20 +137,9 @@ impl StoreError {
     }
 }
 
-/// Saves a channel and gives the proof that releases what its [`crate::negotiation::Held`] holds;
-/// an error leaves it unknown whether the channel is kept.
-// A task of its own: a save that is late, or whose opening nobody waits for any more, still runs
-// to its end.
-pub async fn save(
-    store: Arc<dyn ChannelStore>,
-    opened: Arc<Opened>,
-    deadline: Duration,
-) -> Result<Saved, StoreError> {
-    let channel_id = opened.channel_id;
-    let saving = tokio::spawn(async move { store.save(&opened).await });
-    match tokio::time::timeout(deadline, saving).await {
-        Ok(Ok(saved)) => saved.map(|()| Saved::new(channel_id)),
-        Ok(Err(_)) => Err(StoreError::Interrupted),
-        Err(_) => Err(StoreError::Silent(deadline)),
-    }
+/// Saves a channel and gives the proof that releases what its [`crate::negotiation::Held`] holds.
+/// An error other than `Occupied` leaves it unknown whether the channel is kept.
+pub async fn save(store: &dyn ChannelStore, opened: &Opened) -> Result<Saved, StoreError> {
+    store.save(opened).await?;
+    Ok(Saved::new(opened.channel_id))
 }

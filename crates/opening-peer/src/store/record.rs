@@ -12,12 +12,13 @@ use lightning::types::features::ChannelTypeFeatures;
 use lightning::util::ser::{Readable, Writeable};
 use opening_core::{
     ChannelConfig, ChannelKeys, ChannelParameters, ChannelType, FeeratePerKw, MilliSatoshi, Party,
-    Side,
+    ShortChannelId, Side,
 };
 use opening_signer::ChannelRef;
 
 use super::StoreError;
 use crate::negotiation::Opened;
+use crate::negotiation::ready::{ChannelFailure, Exit, LocalReady, Progress};
 
 /// The newest version that this program writes and reads.
 const VERSION: u8 = 1;
@@ -99,6 +100,7 @@ struct Record {
     local_signature: Signature,
     remote_signature: Signature,
     funding_transaction: Option<Transaction>,
+    batch: Vec<ChannelId>,
 }
 
 impl_writeable_tlv_based!(Record, {
@@ -121,6 +123,7 @@ impl_writeable_tlv_based!(Record, {
     (32, local_signature, required),
     (34, remote_signature, required),
     (36, funding_transaction, option),
+    (38, batch, optional_vec),
 });
 
 fn party_record(party: &Party) -> PartyRecord {
@@ -188,19 +191,26 @@ pub(super) fn encode(opened: &Opened) -> Vec<u8> {
         local_signature: opened.local_signature,
         remote_signature: opened.remote_signature,
         funding_transaction: opened.funding_transaction.clone(),
+        batch: opened.batch.clone(),
     };
     seal(&record.encode())
+}
+
+/// The whole of what was sealed.
+fn read_sealed<T: Readable>(key: &str, bytes: &[u8]) -> Result<T, StoreError> {
+    let damaged = |defect: String| StoreError::Damaged { key: key.into(), defect };
+    let mut payload = unseal(key, bytes)?;
+    let record = Readable::read(&mut payload).map_err(|error| damaged(format!("{error:?}")))?;
+    if !payload.is_empty() {
+        return Err(damaged("it goes on after its end".into()));
+    }
+    Ok(record)
 }
 
 /// The channel that `bytes` hold.
 pub(super) fn decode(key: &str, bytes: &[u8]) -> Result<Opened, StoreError> {
     let damaged = |defect: String| StoreError::Damaged { key: key.into(), defect };
-    let mut payload = unseal(key, bytes)?;
-    let record: Record =
-        Readable::read(&mut payload).map_err(|error| damaged(format!("{error:?}")))?;
-    if !payload.is_empty() {
-        return Err(damaged("it goes on after its end".into()));
-    }
+    let record: Record = read_sealed(key, bytes)?;
     let channel_type = ChannelType::from_features(&record.channel_type)
         .ok_or_else(|| damaged("its channel type is undefined".into()))?;
     let parameters = ChannelParameters {
@@ -233,5 +243,96 @@ pub(super) fn decode(key: &str, bytes: &[u8]) -> Result<Opened, StoreError> {
         remote_signature: record.remote_signature,
         local_signature: record.local_signature,
         funding_transaction: record.funding_transaction,
+        batch: record.batch,
+    })
+}
+
+/// What became of a channel.  It names the channel's reference: what is left of a channel that was
+/// removed says nothing about a later one on the same outpoint.
+struct ProgressRecord {
+    dbid: u64,
+    waiting_since: Option<u32>,
+    was_confirmed: bool,
+    second_per_commitment_point: Option<PublicKey>,
+    alias: Option<u64>,
+    earlier_aliases: Vec<u64>,
+    local_shutdown: Option<ScriptBuf>,
+    failed: Option<String>,
+    exit: Option<u8>,
+    is_batch_saved: bool,
+}
+
+impl_writeable_tlv_based!(ProgressRecord, {
+    (0, dbid, required),
+    (2, waiting_since, option),
+    (4, was_confirmed, required),
+    (6, second_per_commitment_point, option),
+    (8, alias, option),
+    (10, earlier_aliases, optional_vec),
+    (12, local_shutdown, option),
+    (14, failed, option),
+    (16, exit, option),
+    (18, is_batch_saved, required),
+});
+
+const EXITS: [Exit; 4] = [Exit::Broadcast, Exit::Watch, Exit::AwaitPeer, Exit::Nothing];
+
+fn exit_number(exit: Exit) -> u8 {
+    match exit {
+        Exit::Broadcast => 0,
+        Exit::Watch => 1,
+        Exit::AwaitPeer => 2,
+        Exit::Nothing => 3,
+    }
+}
+
+/// The bytes of what became of a channel.
+pub(super) fn encode_progress(opened: &Opened, progress: &Progress) -> Vec<u8> {
+    let Progress { local, earlier_aliases, failed, .. } = progress;
+    let record = ProgressRecord {
+        dbid: opened.reference.dbid,
+        waiting_since: progress.waiting_since,
+        was_confirmed: progress.was_confirmed,
+        second_per_commitment_point: local.map(|local| local.second_per_commitment_point),
+        alias: local.and_then(|local| local.alias).map(ShortChannelId::to_u64),
+        earlier_aliases: earlier_aliases.iter().map(|alias| alias.to_u64()).collect(),
+        local_shutdown: progress.local_shutdown.clone(),
+        failed: failed.as_ref().map(|failure| failure.reason.clone()),
+        exit: failed.as_ref().map(|failure| exit_number(failure.exit)),
+        is_batch_saved: progress.is_batch_saved,
+    };
+    seal(&record.encode())
+}
+
+/// What became of `opened`, as `bytes` tell.
+pub(super) fn decode_progress(
+    key: &str,
+    opened: &Opened,
+    bytes: &[u8],
+) -> Result<Progress, StoreError> {
+    let record: ProgressRecord = read_sealed(key, bytes)?;
+    if record.dbid != opened.reference.dbid {
+        return Ok(Progress::default());
+    }
+    let failed = match (record.failed, record.exit) {
+        (Some(reason), Some(number)) => {
+            let exit = EXITS.into_iter().find(|exit| exit_number(*exit) == number);
+            let defect = || format!("its way out {number} is undefined");
+            let damaged = |defect| StoreError::Damaged { key: key.into(), defect };
+            Some(ChannelFailure { reason, exit: exit.ok_or_else(defect).map_err(damaged)? })
+        }
+        _ => None,
+    };
+    let alias = record.alias.map(ShortChannelId::from_u64);
+    let local_ready =
+        |second_per_commitment_point| LocalReady { second_per_commitment_point, alias };
+    Ok(Progress {
+        waiting_since: record.waiting_since,
+        was_confirmed: record.was_confirmed,
+        local: record.second_per_commitment_point.map(local_ready),
+        earlier_aliases: record.earlier_aliases.into_iter().map(ShortChannelId::from_u64).collect(),
+        local_shutdown: record.local_shutdown,
+        failed,
+        is_batch_saved: record.is_batch_saved,
     })
 }

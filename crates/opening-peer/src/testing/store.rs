@@ -8,7 +8,8 @@ use lightning::ln::types::ChannelId;
 
 use super::Faults;
 use crate::negotiation::Opened;
-use crate::store::{ChannelStore, StoreError};
+use crate::negotiation::ready::Progress;
+use crate::store::{ChannelStore, Entry, StoreError, Stored};
 
 /// Another store, whose calls go wrong by the names of their methods.
 #[derive(Debug)]
@@ -35,11 +36,19 @@ impl<S: ChannelStore> ChannelStore for FaultyStore<S> {
         self.faults.around("save", self.inner.save(opened), failure).await
     }
 
+    async fn update(&self, opened: &Opened, progress: &Progress) -> Result<(), StoreError> {
+        self.faults.around("update", self.inner.update(opened, progress), failure).await
+    }
+
     async fn remove(&self, channel_id: &ChannelId) -> Result<(), StoreError> {
         self.faults.around("remove", self.inner.remove(channel_id), failure).await
     }
 
-    async fn load_all(&self) -> Result<Vec<Result<Opened, StoreError>>, StoreError> {
+    async fn load(&self, channel_id: &ChannelId) -> Result<Option<Stored>, StoreError> {
+        self.faults.around("load", self.inner.load(channel_id), failure).await
+    }
+
+    async fn load_all(&self) -> Result<Vec<Entry>, StoreError> {
         self.faults.around("load_all", self.inner.load_all(), failure).await
     }
 

@@ -46,7 +46,7 @@ impl Here {
         };
         change(&mut node);
         let store = node.store.clone();
-        Self { openings: Openings::new(node, []), seen, rest, valves, store }
+        Self { openings: super::openings(node), seen, rest, valves, store }
     }
 
     /// Waits for the next failure that no one has asked for yet.
@@ -61,7 +61,7 @@ impl Here {
     /// The ids of the channels that were saved.
     pub async fn saved(&self) -> Vec<ChannelId> {
         let channels = self.store.load_all().await.unwrap();
-        channels.into_iter().map(|opened| opened.unwrap().channel_id).collect()
+        channels.into_iter().map(|entry| entry.stored.unwrap().opened.channel_id).collect()
     }
 
     /// No opening of any peer's is pending, or will be in a moment.

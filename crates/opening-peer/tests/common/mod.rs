@@ -155,6 +155,12 @@ pub fn node_id(secret: u8) -> PublicKey {
     SecretKey::from_slice(&[secret; 32]).unwrap().public_key(&Secp256k1::new())
 }
 
+/// The openings of a node whose store is at hand.
+pub fn openings(node: Node) -> Arc<Openings> {
+    let loaded = futures::FutureExt::now_or_never(Openings::load(node));
+    loaded.expect("a store in memory does not wait").unwrap().0
+}
+
 /// One end of a connection.
 pub struct End {
     pub openings: Arc<Openings>,
@@ -165,7 +171,7 @@ pub struct End {
 /// Two nodes, connected.
 pub async fn connect(one: (Node, Arc<Seen>), other: (Node, Arc<Seen>)) -> (End, End) {
     let (left, right) = in_memory_pair();
-    let (one_openings, other_openings) = (Openings::new(one.0, []), Openings::new(other.0, []));
+    let (one_openings, other_openings) = (openings(one.0), openings(other.0));
     let (a, b) = tokio::join!(
         Session::start(one_openings.clone(), node_id(2), left, Greeting::default()),
         Session::start(other_openings.clone(), node_id(1), right, Greeting::default()),

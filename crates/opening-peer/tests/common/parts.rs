@@ -10,8 +10,9 @@ use bitcoin::secp256k1::ecdsa::Signature;
 use lightning::ln::types::ChannelId;
 use opening_core::ChannelKeys;
 use opening_peer::Opened;
+use opening_peer::negotiation::ready::Progress;
 use opening_peer::node::{AcceptWithin, Bounds, Decision, OfferDetails, Policy, RestOfNode};
-use opening_peer::store::{ChannelStore, MemoryStore, StoreError};
+use opening_peer::store::{ChannelStore, Entry, MemoryStore, StoreError, Stored};
 use opening_signer::{
     ChannelHsm, ChannelRef, ChannelSetup, CommitmentRequest, Hsm, HsmResult, Info, LocalHsm,
 };
@@ -153,11 +154,19 @@ impl ChannelStore for ValveStore {
         self.0.save(opened).await
     }
 
+    async fn update(&self, opened: &Opened, progress: &Progress) -> Result<(), StoreError> {
+        self.0.update(opened, progress).await
+    }
+
     async fn remove(&self, channel_id: &ChannelId) -> Result<(), StoreError> {
         self.0.remove(channel_id).await
     }
 
-    async fn load_all(&self) -> Result<Vec<Result<Opened, StoreError>>, StoreError> {
+    async fn load(&self, channel_id: &ChannelId) -> Result<Option<Stored>, StoreError> {
+        self.0.load(channel_id).await
+    }
+
+    async fn load_all(&self) -> Result<Vec<Entry>, StoreError> {
         self.0.load_all().await
     }
 

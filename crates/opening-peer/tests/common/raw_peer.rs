@@ -29,7 +29,7 @@ use opening_peer::{Greeting, Openings, Session};
 use super::node_id;
 
 /// Even types that a node which does nothing but open channels may send, whatever was negotiated.
-const EVEN_TYPES: [u16; 5] = [16, 18, 32, 34, 36];
+const EVEN_TYPES: [u16; 7] = [16, 18, 32, 34, 36, 38, 136];
 
 const PATIENCE: Duration = Duration::from_secs(20);
 

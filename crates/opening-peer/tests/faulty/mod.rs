@@ -72,14 +72,14 @@ impl Party {
     /// The channels that are kept.
     pub async fn kept(&self) -> Vec<Opened> {
         let channels = self.store.load_all().await.unwrap();
-        channels.into_iter().map(Result::unwrap).collect()
+        channels.into_iter().map(|entry| entry.stored.unwrap().opened).collect()
     }
 }
 
 /// A funder and a fundee, and the wire between them.
 pub async fn connect(funder: Made, fundee: Made) -> (Party, Party, Wire) {
     let (wire, funder_end, fundee_end) = Wire::new();
-    let (one, other) = (Openings::new(funder.node, []), Openings::new(fundee.node, []));
+    let (one, other) = (crate::common::openings(funder.node), crate::common::openings(fundee.node));
     let (a, b) = tokio::join!(
         Session::start(one.clone(), node_id(2), funder_end, Greeting::default()),
         Session::start(other.clone(), node_id(1), fundee_end, Greeting::default()),
@@ -113,7 +113,7 @@ pub async fn finish(opening: Opening) -> Result<(Arc<Opened>, BroadcastPermit), 
     let pending = opening.accepted().await?;
     let funding = signed(&pending.needed().output);
     match pending.complete(funding).await {
-        Ok(signing) => signing.opened().await,
+        Ok(mut signing) => signing.opened().await,
         Err((CompleteError::Failed(failed), None)) => Err(failed),
         Err(other) => panic!("{other:?}"),
     }

@@ -6,7 +6,7 @@ use bitcoin::Transaction;
 use lightning::ln::msgs::ChannelReady;
 use opening_peer::message::Message;
 use opening_peer::negotiation::ready::Confirmation;
-use opening_peer::session::ConfirmError;
+use opening_peer::openings::ConfirmError;
 use opening_peer::{Ask, FundingTransaction, Opened};
 
 use super::{From, Made, Party, Wire, connect, settle};
@@ -46,7 +46,7 @@ impl Open {
 
     pub async fn evidence(&self, which: From, evidence: Confirmation) -> Result<(), ConfirmError> {
         let party = self.party(which);
-        let result = party.session.confirmed(self.opened.channel_id, evidence).await;
+        let result = party.openings.confirmed(self.opened.channel_id, evidence).await;
         settle().await;
         result
     }

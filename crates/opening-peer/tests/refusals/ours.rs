@@ -28,7 +28,7 @@ async fn our_funding_created_names_the_output_and_signs_for_it() {
         let pending = opening.accepted().await.unwrap();
         let transaction = funding_transaction(&pending.needed().output, index);
         let funding = FundingTransaction::Signed(transaction.clone());
-        let signing = pending.complete(funding).await.unwrap();
+        let mut signing = pending.complete(funding).await.unwrap();
         let created = peer.expect_funding_created().await;
         let temporary_id = open.common_fields.temporary_channel_id;
         assert_eq!(created.temporary_channel_id, temporary_id);
@@ -38,7 +38,7 @@ async fn our_funding_created_names_the_output_and_signs_for_it() {
         peer.assert_signed(&agreed, &created.signature);
         peer.send(&peer.funding_signed(&open, &accept, &created)).await;
         let (opened, permit) = signing.opened().await.unwrap();
-        assert_eq!(permit.channel_id(), channel_id(outpoint(&created)));
+        assert_eq!(permit.txid(), created.funding_txid);
         assert_eq!(opened.funding_transaction, Some(transaction));
         here.can_open(&session, &mut peer).await;
     }
@@ -169,7 +169,7 @@ fn generate_from_seed(seed: [u8; 32], index: u64) -> [u8; 32] {
 #[tokio::test]
 async fn a_push_counts_only_once_the_funding_is_deep_enough() {
     let here = Here::new();
-    let (mut peer, session) = RawPeer::connect(&here.openings, 2).await;
+    let (mut peer, _session) = RawPeer::connect(&here.openings, 2).await;
     let open = peer.open_channel(ID);
     peer.send(&open).await;
     let accept = peer.expect_accept_channel(ID).await;
@@ -190,11 +190,11 @@ async fn a_push_counts_only_once_the_funding_is_deep_enough() {
     })
     .await;
     // The peer says that the channel can be used, and still it cannot.
-    session.confirmed(id, confirmation(&transaction, 2)).await.unwrap();
+    here.openings.confirmed(id, confirmation(&transaction, 2)).await.unwrap();
     peer.expect_silence().await;
     let is_ready = |event: &Event| matches!(event, Event::Ready(_));
     assert_eq!(here.seen.count(is_ready), 0);
-    session.confirmed(id, confirmation(&transaction, 3)).await.unwrap();
+    here.openings.confirmed(id, confirmation(&transaction, 3)).await.unwrap();
     // An alias goes along, because option_scid_alias is negotiated.
     match peer.receive().await {
         Message::ChannelReady(message) => assert!(message.short_channel_id_alias.is_some()),

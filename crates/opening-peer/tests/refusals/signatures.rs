@@ -26,7 +26,7 @@ async fn signature_refused(change: impl FnOnce(&RawPeer, &mut Vec<u8>)) {
     peer.send(&accept).await;
     let pending = opening.accepted().await.unwrap();
     let funding = signed(&pending.needed().output);
-    let signing = pending.complete(funding).await.unwrap();
+    let mut signing = pending.complete(funding).await.unwrap();
     let created = peer.expect_funding_created().await;
     let id = channel_id(outpoint(&created));
     let agreed = parameters(Role::Fundee, &open, &accept, outpoint(&created));
@@ -184,7 +184,7 @@ async fn funding_signed_for_another_channel_leaves_the_opening_pending() {
     peer.send(&accept).await;
     let pending = opening.accepted().await.unwrap();
     let funding = signed(&pending.needed().output);
-    let signing = pending.complete(funding).await.unwrap();
+    let mut signing = pending.complete(funding).await.unwrap();
     let created = peer.expect_funding_created().await;
     let right = peer.funding_signed(&open, &accept, &created);
     peer.send(&FundingSigned { channel_id: ID, ..right.clone() }).await;

@@ -1,7 +1,6 @@
 //! Our negotiation in openingd's place: it is given what openingd was given.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use bitcoin::secp256k1::PublicKey;
 use bitcoin::secp256k1::ecdsa::Signature;
@@ -77,7 +76,7 @@ impl Node {
         let (funding_created, waiting) = waiting.signature(self.signature(recording));
         let waiting = waiting.funding_signed(&peer::funding_signed(recording)).unwrap();
         let asked_to_validate = Asked::of(waiting.local_commitment());
-        let held = waiting.validated(None);
+        let held = waiting.validated(funder::Funding::default());
         AsFunder {
             open_channel: encode(&open_channel),
             funding_output,
@@ -122,11 +121,11 @@ impl Node {
 
 /// What was held, released as it is for everyone: against the proof that the channel is saved.
 fn saved<T>(held: Held<T>) -> (Arc<Opened>, T) {
-    let (store, opened) = (Arc::new(MemoryStore::default()), held.opened().clone());
+    let (store, opened) = (MemoryStore::default(), held.opened().clone());
     // On a thread of its own: some of these tests run in a runtime already.
-    let saving = std::thread::spawn(|| {
+    let saving = std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
-        runtime.unwrap().block_on(save(store, opened, Duration::from_secs(1)))
+        runtime.unwrap().block_on(save(&store, &opened))
     });
     held.after(saving.join().unwrap().unwrap())
 }

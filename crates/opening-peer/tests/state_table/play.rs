@@ -2,7 +2,9 @@
 
 use lightning::ln::types::ChannelId;
 use opening_core::Role;
+use opening_peer::event::End;
 use opening_peer::message::Message as Wire;
+use opening_peer::negotiation::ready::Exit;
 use opening_peer::{Event, Failed, FundingTransaction};
 
 use crate::common::raw_peer::{RawPeer, channel_id, made_up_outpoint};
@@ -41,7 +43,7 @@ impl Scene {
             Handle::Completing(completing) => {
                 assert_eq!(completing.await.unwrap().unwrap_err(), failed.to_string());
             }
-            Handle::Signing(signing) => same(signing.opened().await.unwrap_err()),
+            Handle::Signing(mut signing) => same(signing.opened().await.unwrap_err()),
         }
         assert_eq!(self.here.saved().await, []);
         self.state = State::Nothing;
@@ -57,9 +59,9 @@ impl Scene {
         if self.is_safe() {
             self.here.valves.open_all();
             self.is_open().await;
-            if let Handle::Signing(signing) = self.take_handle() {
+            if let Handle::Signing(mut signing) = self.take_handle() {
                 let (_opened, permit) = signing.opened().await.unwrap();
-                assert_eq!(permit.channel_id(), self.id());
+                assert_eq!(permit.txid(), self.funding().transaction.compute_txid());
             }
         } else if self.state != State::Nothing {
             self.has_failed(|code| code == "disconnected").await;
@@ -68,6 +70,10 @@ impl Scene {
         self.here.seen.take(ended).await;
         let (peer, session) = RawPeer::connect(&self.here.openings, 2).await;
         (self.peer, self.session) = (peer, session);
+        if self.is_safe() {
+            // The channel goes on over the new connection.
+            assert!(matches!(self.peer.receive().await, Wire::ChannelReestablish(_)));
+        }
     }
 
     async fn peer_reads_to_the_end(&mut self) {
@@ -107,6 +113,8 @@ impl Scene {
                 self.peer.expect_silence().await;
                 assert_eq!(self.here.rest.take_messages(), [bytes]);
             }
+            FailsChannel => self.channel_fails(bytes).await,
+            SaidAgain => assert!(matches!(self.peer.receive().await, Wire::ChannelReady(_))),
             Kept => return self.was_kept(message, bytes).await,
             HandedKept => {
                 self.peer.expect_silence().await;
@@ -184,10 +192,27 @@ impl Scene {
             // Ours makes both.
             self.confirm().await;
             self.here.seen.ready().await;
-        } else {
+        } else if message == Shutdown {
             self.peer.expect_silence().await;
             assert_eq!(self.here.rest.take_messages(), [bytes]);
+        } else {
+            self.channel_fails(bytes).await;
         }
+    }
+
+    /// The peer's `error` ends an opened channel, and the node has money to claim, or none.
+    async fn channel_fails(&mut self, bytes: Vec<u8>) {
+        self.peer.expect_silence().await;
+        assert_eq!(self.here.rest.take_messages(), [bytes]);
+        let is_end = |event: &Event| match event {
+            Event::Ended(ended) => Some(ended.clone()),
+            _ => None,
+        };
+        let ended = self.here.seen.find(is_end).await;
+        assert_eq!(ended.end, End::PeerError("no".into()));
+        assert_eq!(ended.opened.channel_id, self.id());
+        // Both roles have something in it: the peer pushes.
+        assert_eq!(ended.exit, Exit::Broadcast);
     }
 
     /// The opening that began, and the one that was pending, know nothing of each other.

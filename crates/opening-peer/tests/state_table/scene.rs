@@ -160,9 +160,9 @@ impl Scene {
             State::Save => self.reach_save(stop).await,
             State::Depth => {
                 at.save.open();
-                let Handle::Signing(signing) = self.take_handle() else { panic!() };
+                let Handle::Signing(mut signing) = self.take_handle() else { panic!() };
                 let (opened, permit) = signing.opened().await.unwrap();
-                assert_eq!(opened.channel_id, permit.channel_id());
+                assert_eq!(opened.parameters.funding_outpoint.txid, permit.txid());
                 self.is_open().await;
             }
             _ => self.reach_ready(sent).await,
@@ -234,7 +234,7 @@ impl Scene {
     /// The node's own `channel_ready` goes out.
     pub(crate) async fn confirm(&mut self) {
         let id = self.channel_id().unwrap();
-        self.session.confirmed(id, self.funding()).await.unwrap();
+        self.here.openings.confirmed(id, self.funding()).await.unwrap();
         assert!(matches!(self.peer.receive().await, Wire::ChannelReady(_)));
     }
 
@@ -245,7 +245,7 @@ impl Scene {
     }
 
     /// The funding transaction, deep enough.
-    fn funding(&self) -> Confirmation {
+    pub(crate) fn funding(&self) -> Confirmation {
         let output = self.output.clone().unwrap_or_else(|| {
             let open = &self.open.as_ref().unwrap().common_fields;
             let accept = &self.accept.as_ref().unwrap().common_fields;

@@ -112,6 +112,10 @@ pub(crate) enum Outcome {
     Kept,
     /// Like `Handed`, and once more when the channel is saved.
     HandedKept,
+    /// Like `Handed`, and the channel fails.
+    FailsChannel,
+    /// Our `channel_ready` goes out again.
+    SaidAgain,
     /// `pong`.
     Answered,
     /// The connection is closed, and with it ends what is not being saved.
@@ -125,7 +129,7 @@ pub(crate) enum Outcome {
 }
 
 impl Outcome {
-    pub(crate) const ALL: [Self; 17] = [
+    pub(crate) const ALL: [Self; 19] = [
         Next,
         Fails,
         Ended,
@@ -138,6 +142,8 @@ impl Outcome {
         Handed,
         Kept,
         HandedKept,
+        FailsChannel,
+        SaidAgain,
         Answered,
         Closed,
         FailsClosed,
@@ -172,12 +178,17 @@ impl Outcome {
             Handed => ("node", "The rest of the node gets the message as it came."),
             Kept => (
                 "kept",
-                "It waits for the save: then `channel_ready` counts, `shutdown` and `error` go to the rest of the node. An `error` is reported at once, too.",
+                "It waits for the save, and then has the result that it has for an opened channel. An `error` is reported at once, too.",
             ),
             HandedKept => (
                 "node, kept",
                 "The rest of the node gets it, for the channels that exist, and once more when this one does.",
             ),
+            FailsChannel => (
+                "channel fails",
+                "The opened channel fails, as the node is told by an event with what it has to do; the rest of the node gets the message.",
+            ),
+            SaidAgain => ("again", "Our `channel_ready` goes out again (B2-RE-R-02)."),
             Answered => ("pong", "`pong`, if the `ping` asks for less than 65532 bytes."),
             Closed => ("closed", "The connection is closed. What is not being saved ends with it."),
             FailsClosed => (
@@ -209,10 +220,10 @@ pub(crate) const FUNDER: Table<8> = (
         (Signed,        [Fails,       Fails,       Fails,       Next,        Fails,       Warned,       Handed,       Handed]),
         (ChannelReady,  [Fails,       Fails,       Fails,       Fails,       Kept,        Kept,         Next,         Handed]),
         (Shutdown,      [Fails,       Fails,       Fails,       Fails,       Kept,        Kept,         Handed,       Handed]),
-        (Reestablish,   [Fails,       Fails,       Fails,       Fails,       Fails,       Warned,       Handed,       Handed]),
+        (Reestablish,   [Fails,       Fails,       Fails,       Fails,       Fails,       Warned,       Ignored,      SaidAgain]),
         (UpdateAddHtlc, [Fails,       Fails,       Fails,       Fails,       Fails,       Warned,       Handed,       Handed]),
-        (Error,         [Ended,       Ended,       Ended,       Ended,       Ended,       Kept,         Handed,       Handed]),
-        (ErrorForAll,   [AllEnded,    AllEnded,    AllEnded,    AllEnded,    AllEnded,    HandedKept,   Handed,       Handed]),
+        (Error,         [Ended,       Ended,       Ended,       Ended,       Ended,       Kept,         FailsChannel, FailsChannel]),
+        (ErrorForAll,   [AllEnded,    AllEnded,    AllEnded,    AllEnded,    AllEnded,    HandedKept,   FailsChannel, FailsChannel]),
         (Warning,       [Reported,    Reported,    Reported,    Reported,    Reported,    Reported,     Handed,       Handed]),
         (Init,          [Ignored,     Ignored,     Ignored,     Ignored,     Ignored,     Ignored,      Ignored,      Ignored]),
         (Ping,          [Answered,    Answered,    Answered,    Answered,    Answered,    Answered,     Answered,     Answered]),
@@ -236,10 +247,10 @@ pub(crate) const FUNDEE: Table<7> = (
         (Signed,        [Refused,       Fails,       Fails,       Fails,       Warned,       Handed,       Handed]),
         (ChannelReady,  [Refused,       Fails,       Fails,       Fails,       Warned,       Next,         Handed]),
         (Shutdown,      [Refused,       Fails,       Fails,       Kept,        Kept,         Handed,       Handed]),
-        (Reestablish,   [Refused,       Fails,       Fails,       Fails,       Warned,       Handed,       Handed]),
+        (Reestablish,   [Refused,       Fails,       Fails,       Fails,       Warned,       Ignored,      SaidAgain]),
         (UpdateAddHtlc, [Refused,       Fails,       Fails,       Fails,       Warned,       Handed,       Handed]),
-        (Error,         [Ignored,       Ended,       Ended,       Ended,       Kept,         Handed,       Handed]),
-        (ErrorForAll,   [Handed,        AllEnded,    AllEnded,    AllEnded,    HandedKept,   Handed,       Handed]),
+        (Error,         [Ignored,       Ended,       Ended,       Ended,       Kept,         FailsChannel, FailsChannel]),
+        (ErrorForAll,   [Handed,        AllEnded,    AllEnded,    AllEnded,    HandedKept,   FailsChannel, FailsChannel]),
         (Warning,       [Reported,      Reported,    Reported,    Reported,    Reported,     Handed,       Handed]),
         (Init,          [Ignored,       Ignored,     Ignored,     Ignored,     Ignored,      Ignored,      Ignored]),
         (Ping,          [Answered,      Answered,    Answered,    Answered,    Answered,     Answered,     Answered]),
