@@ -16,7 +16,6 @@ use faulty::{
 use lightning::ln::msgs::ErrorMessage;
 use lightning::ln::types::ChannelId;
 use opening_peer::message::Message;
-use opening_peer::session::CompleteError;
 use opening_peer::testing::{EVERY, Fault, Faults};
 use opening_peer::{Event, Failure, FundingTransaction, Stage};
 
