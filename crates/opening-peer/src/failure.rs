@@ -7,6 +7,8 @@
 use core::fmt;
 use std::time::Duration;
 
+use bitcoin::Txid;
+use bitcoin::secp256k1::PublicKey;
 use lightning::ln::types::ChannelId;
 use opening_core::Refusal;
 use opening_signer::HsmError;
@@ -220,6 +222,12 @@ pub enum Failure {
     /// The policy, signer or store panicked while the opening waited for it.
     #[error("a part of this node panicked")]
     Panicked,
+    /// The opening was one of a batch, and the one with this peer failed.
+    #[error("the opening with {0}, of the same batch, failed")]
+    BatchFailed(PublicKey),
+    /// The transaction was to fund a batch that failed: part of it must never be broadcast.
+    #[error("transaction {0} belongs to a batch that failed")]
+    Condemned(Txid),
     /// The node cancelled, or dropped its handle.
     #[error("cancelled by this node")]
     Cancelled,
@@ -260,6 +268,8 @@ impl Failure {
             Self::PeerError(_) => "peer-error",
             Self::Undecodable(defect) => defect.code(),
             Self::Panicked => "internal-panic",
+            Self::BatchFailed(_) => "batch-failed",
+            Self::Condemned(_) => "transaction-condemned",
             Self::Cancelled => "cancelled",
             Self::Disconnected => "disconnected",
         }
@@ -283,7 +293,9 @@ impl Failure {
             Self::DuplicateTemporaryId => "temporary_channel_id is in use".into(),
             Self::TemporaryIdTaken(_) => "temporary_channel_id names other channels".into(),
             Self::Undecodable(defect) => defect.to_string(),
-            Self::Cancelled => "channel opening cancelled".into(),
+            Self::Cancelled | Self::BatchFailed(_) | Self::Condemned(_) => {
+                "channel opening cancelled".into()
+            }
             Self::Panicked
             | Self::EntropyRepeats
             | Self::PolicySilent(_)

@@ -1,5 +1,7 @@
 //! What the node's wallet brings as funding transaction, and whether it funds the channel.
 
+use std::collections::HashSet;
+
 use bitcoin::hashes::Hash;
 use bitcoin::{OutPoint, Psbt, Transaction, TxOut, Txid};
 use opening_core::FundingOutput;
@@ -33,6 +35,9 @@ pub enum FundingError {
     /// A transaction without inputs.
     #[error("the funding transaction has no inputs")]
     NoInputs,
+    /// A bare outpoint tells only one place, and a batch needs more.
+    #[error("a batch needs the whole transaction, not an outpoint")]
+    OutpointOfBatch,
     /// An outpoint of zeros, which names no transaction.
     #[error("no transaction has the id {}", Txid::all_zeros())]
     ZeroTxid,
@@ -46,6 +51,7 @@ impl FundingError {
             Self::IndexTooLarge(_) => "funding-index-too-large",
             Self::InputNotSegwit(_) => "funding-input-not-segwit",
             Self::NoInputs => "funding-without-inputs",
+            Self::OutpointOfBatch => "funding-outpoint-of-batch",
             Self::ZeroTxid => "funding-txid-zero",
         }
     }
@@ -54,8 +60,17 @@ impl FundingError {
 impl FundingTransaction {
     /// The outpoint at which this transaction pays `output`.
     pub fn outpoint(&self, output: &FundingOutput) -> Result<OutPoint, FundingError> {
+        let outpoints = self.outpoints(std::slice::from_ref(output))?;
+        Ok(outpoints.into_iter().next().expect("one for each output"))
+    }
+
+    /// The outpoints at which this transaction pays `outputs`, each at a place of its own.
+    pub fn outpoints(&self, outputs: &[FundingOutput]) -> Result<Vec<OutPoint>, FundingError> {
         let transaction = match self {
-            Self::Outpoint(outpoint) => return possible(*outpoint),
+            Self::Outpoint(outpoint) if outputs.len() == 1 => {
+                return Ok(vec![possible(*outpoint)?]);
+            }
+            Self::Outpoint(_) => return Err(FundingError::OutpointOfBatch),
             Self::Signed(transaction) => transaction,
             Self::Psbt(psbt) => &psbt.unsigned_tx,
         };
@@ -65,13 +80,18 @@ impl FundingTransaction {
         if let Some(index) = self.first_malleable_input() {
             return Err(FundingError::InputNotSegwit(index));
         }
-        let index = transaction
-            .output
-            .iter()
-            .position(|paid| output.is_paid_by(paid))
-            .ok_or(FundingError::NoFundingOutput(output.value))?;
-        let vout = u16::try_from(index).map_err(|_| FundingError::IndexTooLarge(index))?;
-        Ok(OutPoint { txid: transaction.compute_txid(), vout: vout.into() })
+        let txid = transaction.compute_txid();
+        let mut taken = HashSet::new();
+        let place = |output: &FundingOutput| {
+            let mut places = transaction.output.iter().enumerate();
+            let place =
+                places.find(|(index, paid)| output.is_paid_by(paid) && !taken.contains(index));
+            let (index, _) = place.ok_or(FundingError::NoFundingOutput(output.value))?;
+            taken.insert(index);
+            let vout = u16::try_from(index).map_err(|_| FundingError::IndexTooLarge(index))?;
+            Ok(OutPoint { txid, vout: vout.into() })
+        };
+        outputs.iter().map(place).collect()
     }
 
     /// The transaction, if the wallet showed one.

@@ -14,7 +14,7 @@ pub(crate) async fn open_channel(
     openings: &Arc<Openings>,
     line: &mut Line,
     ask: Ask,
-) -> Result<(Arc<Opened>, BroadcastPermit), Failure> {
+) -> Result<(Arc<Opened>, Option<BroadcastPermit>), Failure> {
     let deadlines = openings.node.deadlines;
     let context = Arc::new(openings.context(&line.peer(), line.features()).await?);
     let state = funder::offer(ask, context)?;
@@ -29,6 +29,7 @@ pub(crate) async fn open_channel(
 
     let (outpoint, funding) = line.funding(&state, deadlines.wallet).await?;
     let state = state.funding(outpoint)?;
+    openings.may_fund(outpoint.txid)?;
     // Ours before the peer hears of it, so that no other peer can name it first.
     let claim = openings.claim(state.channel_id())?;
     line.identified(state.channel_id())?;
@@ -43,9 +44,17 @@ pub(crate) async fn open_channel(
     signer.validate(&state.local_commitment(), state.remote_signature()).await?;
     let held = state.validated(funding);
 
+    line.all_signed().await?;
     line.begin_save()?;
     // From here on it may be kept, whatever is heard of the save: nothing else takes its name.
     claim.keep();
     reference.keep();
-    openings.keep(held).await
+    let saved = openings.save(held.opened()).await?;
+    match line.seat() {
+        None => {
+            let (opened, permit) = openings.kept(held, saved);
+            Ok((opened, Some(permit)))
+        }
+        Some(seat) => Ok((seat.all_saved(openings, held, saved).await?, None)),
+    }
 }

@@ -12,8 +12,9 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
 use super::gate::Gate;
+use super::seat::Seat;
 use crate::failure::{Failure, Stage};
-use crate::funding::{FundingError, FundingTransaction};
+use crate::funding::FundingError;
 use crate::message::encode;
 use crate::negotiation::funder::{Funding, WaitForFunding};
 use crate::session::{FundingNeeded, FundingOffer, Key, OurReport, Report};
@@ -39,6 +40,8 @@ pub(crate) struct Line {
     pub(crate) funding: mpsc::Receiver<FundingOffer>,
     /// Tells the node's handle that `funding_created` is out.
     pub(crate) funded: Option<oneshot::Sender<Result<(), FundingError>>>,
+    /// The opening's place in a batch, if its transaction funds others too.
+    pub(crate) seat: Option<Seat>,
 }
 
 impl Line {
@@ -91,19 +94,20 @@ impl Line {
                     // Nothing is awaited of the peer: the session has ended the opening.
                     _ = self.inbox.recv() => None,
                 };
-                let Some((funding, funded)) = offered else { return Err(Failure::Cancelled) };
-                match FundingTransaction::outpoint(&funding, &output) {
-                    Ok(outpoint) => return Ok((outpoint, funding.into_transaction(), funded)),
-                    Err(error) => drop(funded.send(Err(error))),
+                let Some(offer) = offered else { return Err(Failure::Cancelled) };
+                match offer.outpoint(&output) {
+                    Ok(outpoint) => return Ok((outpoint, offer)),
+                    Err(error) => drop(offer.funded.send(Err(error))),
                 }
             }
         };
         let built = timeout(deadline, building).await;
-        let (outpoint, transaction, funded) =
-            built.map_err(|_| Failure::WalletSilent(deadline))??;
-        self.funded = Some(funded);
+        let (outpoint, offer) = built.map_err(|_| Failure::WalletSilent(deadline))??;
+        let FundingOffer { funding, seat, funded } = offer;
+        let batch = seat.as_ref().map(|seat| seat.others.clone()).unwrap_or_default();
+        (self.seat, self.funded) = (seat, Some(funded));
         self.report(OurReport::Stage(Stage::Signature))?;
-        Ok((outpoint, Funding { transaction, batch: Vec::new() }))
+        Ok((outpoint, Funding { transaction: funding.into_transaction(), batch }))
     }
 
     /// From now on the peer may name the channel by its final id.
@@ -126,6 +130,21 @@ impl Line {
         }
     }
 
+    /// Waits until every peer of the batch has signed; an opening alone goes on at once.
+    pub(crate) async fn all_signed(&mut self) -> Result<(), Failure> {
+        let Some(seat) = &self.seat else { return Ok(()) };
+        tokio::select! {
+            all = seat.all_signed() => all,
+            // Nothing is awaited of the peer: the session has ended the opening.
+            _ = self.inbox.recv() => Err(Failure::Cancelled),
+        }
+    }
+
+    /// The opening's place in a batch, if it has one.
+    pub(crate) fn seat(&self) -> Option<&Seat> {
+        self.seat.as_ref()
+    }
+
     pub(crate) fn begin_save(&self) -> Result<(), Failure> {
         self.gate.begin_save()?;
         self.report(OurReport::Stage(Stage::Save))
@@ -136,7 +155,17 @@ impl Line {
         message: &'static str,
         after: Duration,
     ) -> Result<Inbound, Failure> {
-        match timeout(after, self.inbox.recv()).await {
+        let batch_failed = async {
+            match &self.seat {
+                Some(seat) => seat.failed().await,
+                None => std::future::pending().await,
+            }
+        };
+        let received = tokio::select! {
+            received = timeout(after, self.inbox.recv()) => received,
+            failure = batch_failed => return Err(failure),
+        };
+        match received {
             Ok(Some(inbound)) => Ok(inbound),
             // The session has ended the opening and told why.
             Ok(None) => Err(Failure::Cancelled),

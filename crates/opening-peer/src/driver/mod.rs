@@ -7,4 +7,5 @@ pub(crate) mod fundee;
 pub(crate) mod funder;
 pub(crate) mod gate;
 pub(crate) mod line;
+pub(crate) mod seat;
 pub(crate) mod signer;

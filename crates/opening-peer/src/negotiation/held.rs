@@ -1,5 +1,6 @@
 //! What may only happen once a channel is saved, held by a value instead of by memory.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use bitcoin::Txid;
@@ -72,9 +73,37 @@ impl<T> Held<T> {
     ///
     /// # Panics
     ///
-    /// If the proof is another channel's: a bug of the caller.
+    /// If the proof is another channel's, or the channel is one of a batch: a bug of the caller.
     pub fn after(self, saved: Saved) -> (Arc<Opened>, T) {
+        assert!(self.opened.batch.is_empty(), "a batch is released as a whole, by `join`");
+        self.release(&saved)
+    }
+
+    fn release(self, saved: &Saved) -> (Arc<Opened>, T) {
         assert_eq!(saved.channel_id, self.opened.channel_id, "the proof is another channel's");
         (self.opened, self.inside)
+    }
+}
+
+impl Held<BroadcastPermit> {
+    /// Releases one permit for a transaction that funds several channels, against the proof for
+    /// each of them that it is saved.
+    ///
+    /// # Panics
+    ///
+    /// If these are not all the channels of one transaction, or a proof is another channel's: a
+    /// bug of the caller.
+    pub fn join(all: Vec<(Self, Saved)>) -> (Vec<Arc<Opened>>, BroadcastPermit) {
+        let ids: HashSet<_> = all.iter().map(|(held, _)| held.opened.channel_id).collect();
+        let (mut channels, mut permit) = (Vec::with_capacity(all.len()), None);
+        for (held, saved) in all {
+            let mut known: HashSet<_> = held.opened.batch.iter().copied().collect();
+            known.insert(held.opened.channel_id);
+            assert_eq!(known, ids, "these are not the channels of one batch");
+            let (opened, inside) = held.release(&saved);
+            channels.push(opened);
+            permit = Some(inside);
+        }
+        (channels, permit.expect("a batch has members"))
     }
 }

@@ -16,6 +16,16 @@ use crate::store::{self, StoreError, Stored};
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
+/// Asks the store until it has done what it is asked.
+async fn until_done<F: Future<Output = Result<(), StoreError>>>(what: &str, ask: impl Fn() -> F) {
+    let mut pause = FIRST_PAUSE;
+    while let Err(error) = ask().await {
+        log::error!("{what}: {error}");
+        sleep(pause).await;
+        pause = LONGEST_PAUSE.min(pause * 2);
+    }
+}
+
 impl Openings {
     /// Saves a channel and releases what was held for it.  It fails only when it is known that the
     /// channel is not kept.
@@ -24,9 +34,36 @@ impl Openings {
         held: Held<T>,
     ) -> Result<(Arc<Opened>, T), Failure> {
         let saved = self.save(held.opened()).await?;
+        Ok(self.kept(held, saved))
+    }
+
+    /// Takes in a channel that is saved, and releases what was held for it.
+    pub(crate) fn kept<T>(&self, held: Held<T>, saved: Saved) -> (Arc<Opened>, T) {
         let (opened, inside) = held.after(saved);
         self.take_in(opened.clone(), Progress::default());
-        Ok((opened, inside))
+        (opened, inside)
+    }
+
+    /// Takes in every channel of a batch, all of which are saved, and makes that durable: after a
+    /// restart one of them that says so speaks for all.  Returns when it is known.
+    pub(crate) async fn commit_batch(self: &Arc<Self>, channels: &[Arc<Opened>]) {
+        for opened in channels {
+            self.take_in(opened.clone(), Progress::default());
+            self.with(&opened.channel_id, |channel| channel.wait.batch_saved());
+        }
+        for opened in channels {
+            let id = opened.channel_id;
+            until_done(&format!("{id}: its batch is saved, but not marked so"), || self.write(id))
+                .await;
+        }
+    }
+
+    /// Removes a channel of a batch that failed: without the others its transaction must never be
+    /// broadcast.  Returns when it is known to be gone; a restart before that removes it, too.
+    pub(crate) async fn unsave(&self, opened: &Opened) {
+        self.condemn(opened.parameters.funding_outpoint.txid);
+        let (id, store) = (opened.channel_id, &self.node.store);
+        until_done(&format!("{id}: of a failed batch"), || store.remove(&id)).await;
     }
 
     /// Saves a channel, however long it takes to know whether it is: after the deadline the node

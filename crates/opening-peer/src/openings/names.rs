@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use bitcoin::Txid;
 use lightning::ln::types::ChannelId;
 use opening_core::ShortChannelId;
 
@@ -18,6 +19,8 @@ pub(super) struct Names {
     channel_ids: HashSet<ChannelId>,
     /// The aliases given, and the real ones seen.
     short_channel_ids: HashSet<ShortChannelId>,
+    /// Transactions of batches that failed.
+    condemned: HashSet<Txid>,
 }
 
 /// A channel id that no other opening of the node may use, given back when dropped unless its
@@ -47,6 +50,19 @@ impl Openings {
         } else {
             Err(Failure::OutpointInUse(channel_id))
         }
+    }
+
+    /// The transaction must never be broadcast from here: only some of its channels exist.
+    pub(super) fn condemn(&self, txid: Txid) {
+        lock(&self.names).condemned.insert(txid);
+    }
+
+    /// Whether an opening may be funded by this transaction.
+    pub(crate) fn may_fund(&self, txid: Txid) -> Result<(), Failure> {
+        if lock(&self.names).condemned.contains(&txid) {
+            return Err(Failure::Condemned(txid));
+        }
+        Ok(())
     }
 
     /// An alias unlike every other that this node gave, and unlike the real short channel ids

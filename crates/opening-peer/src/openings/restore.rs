@@ -91,6 +91,7 @@ impl Openings {
         self.taken_short_channel_ids(progress.earlier_aliases.iter().copied());
         self.taken_short_channel_ids(progress.local.and_then(|local| local.alias));
         if !opened.batch.is_empty() && !whole.contains(&txid) {
+            self.condemn(txid);
             self.node.store.remove(&id).await?;
             self.forget_at_signer(opened.reference);
             return Ok(Restored::NeverBroadcast(opened));

@@ -4,6 +4,7 @@
 //! routes what the peer sends, writes what anyone here has to say, and keeps every pending inbound
 //! opening as plain state.  A [`Session`] is the node's handle on it.
 
+mod batch;
 mod channels;
 mod early;
 mod inbound;
@@ -25,6 +26,7 @@ use opening_core::NegotiatedFeatures;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 
+pub use batch::{Batch, BatchFailed, CompleteBatchError, PendingBatch};
 pub use init::{InitError, default_features};
 pub(crate) use opening::FundingOffer;
 pub use opening::{

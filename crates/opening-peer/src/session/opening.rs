@@ -2,18 +2,38 @@
 
 use std::sync::Arc;
 
-use bitcoin::ScriptBuf;
+use bitcoin::secp256k1::PublicKey;
+use bitcoin::{OutPoint, ScriptBuf};
 use lightning::ln::types::ChannelId;
 use opening_core::FundingOutput;
 use tokio::sync::{mpsc, oneshot};
 
 use super::{Command, Key};
+use crate::driver::seat::Seat;
 use crate::event::Failed;
 use crate::funding::{FundingError, FundingTransaction};
 use crate::negotiation::{BroadcastPermit, Opened};
 
-pub(crate) type FundingOffer = (FundingTransaction, oneshot::Sender<Result<(), FundingError>>);
-pub(crate) type Outcome = Result<(Arc<Opened>, BroadcastPermit), Failed>;
+/// What becomes of an opening.  One of a batch has no permit of its own.
+pub(crate) type Outcome = Result<(Arc<Opened>, Option<BroadcastPermit>), Failed>;
+
+/// What the node's wallet brings for an opening.
+pub(crate) struct FundingOffer {
+    pub(crate) funding: FundingTransaction,
+    /// Where the transaction funds other channels, too.
+    pub(crate) seat: Option<Seat>,
+    pub(crate) funded: oneshot::Sender<Result<(), FundingError>>,
+}
+
+impl FundingOffer {
+    pub(crate) fn outpoint(&self, output: &FundingOutput) -> Result<OutPoint, FundingError> {
+        match &self.seat {
+            // Judged with the whole batch.
+            Some(seat) => Ok(seat.outpoint),
+            None => self.funding.outpoint(output),
+        }
+    }
+}
 
 /// What the peer's `accept_channel` makes known.
 #[derive(Clone, Debug)]
@@ -38,9 +58,10 @@ impl Drop for CancelOnDrop {
 }
 
 #[derive(Debug)]
-struct Rest {
+pub(super) struct Rest {
+    peer: PublicKey,
     temporary_channel_id: ChannelId,
-    funding: mpsc::Sender<FundingOffer>,
+    pub(super) funding: mpsc::Sender<FundingOffer>,
     /// Until it has answered.
     outcome: Option<oneshot::Receiver<Outcome>>,
     on_drop: CancelOnDrop,
@@ -48,13 +69,19 @@ struct Rest {
 
 impl Rest {
     async fn failed(&mut self) -> Failed {
-        let gone = Failed::session_gone(self.temporary_channel_id);
-        let Some(outcome) = self.outcome.take() else { return gone };
-        match outcome.await {
-            Ok(Err(failed)) => failed,
-            Ok(Ok(_)) => unreachable!("an opening without funding_created cannot succeed"),
-            Err(_) => gone,
+        match self.outcome().await {
+            Err(failed) => failed,
+            Ok(_) => unreachable!("an opening without funding_created cannot succeed"),
         }
+    }
+
+    /// What becomes of the opening, told once.  Cancel safe.
+    pub(super) async fn outcome(&mut self) -> Outcome {
+        let gone = || Err(Failed::session_gone(self.temporary_channel_id));
+        let Some(outcome) = &mut self.outcome else { return gone() };
+        let outcome = outcome.await.unwrap_or_else(|_| gone());
+        self.outcome = None;
+        outcome
     }
 }
 
@@ -68,6 +95,7 @@ pub struct Opening {
 
 impl Opening {
     pub(super) fn new(
+        peer: PublicKey,
         key: Key,
         commands: mpsc::UnboundedSender<Command>,
         temporary_channel_id: ChannelId,
@@ -76,7 +104,7 @@ impl Opening {
         let OpeningChannels { accepted, funding, outcome } = channels;
         let on_drop = CancelOnDrop { key, commands };
         let outcome = Some(outcome);
-        Self { accepted, rest: Rest { temporary_channel_id, funding, outcome, on_drop } }
+        Self { accepted, rest: Rest { peer, temporary_channel_id, funding, outcome, on_drop } }
     }
 
     /// The id by which both sides name the opening until the funding outpoint is known.
@@ -131,7 +159,7 @@ pub(super) struct OpeningChannels {
 #[must_use = "dropping an opening cancels it"]
 pub struct PendingFunding {
     needed: FundingNeeded,
-    rest: Rest,
+    pub(super) rest: Rest,
 }
 
 /// Why [`PendingFunding::complete`] did not send `funding_created`.
@@ -152,6 +180,11 @@ impl PendingFunding {
         self.rest.temporary_channel_id
     }
 
+    /// With whom.
+    pub fn peer(&self) -> PublicKey {
+        self.rest.peer
+    }
+
     /// What to build.
     pub fn needed(&self) -> &FundingNeeded {
         &self.needed
@@ -165,7 +198,7 @@ impl PendingFunding {
     ) -> Result<PendingSignature, (CompleteError, Option<Self>)> {
         let (funded, answer) = oneshot::channel();
         // A closed channel shows below: the answer never comes.
-        let _ = self.rest.funding.send((funding, funded)).await;
+        let _ = self.rest.funding.send(FundingOffer { funding, seat: None, funded }).await;
         match answer.await {
             Ok(Ok(())) => Ok(PendingSignature { rest: self.rest }),
             Ok(Err(error)) => Err((error.into(), Some(self))),
@@ -188,10 +221,7 @@ impl PendingSignature {
     /// It answers once; whoever lost the answer asks
     /// [`Openings::broadcast_permit`](crate::Openings::broadcast_permit).
     pub async fn opened(&mut self) -> Result<(Arc<Opened>, BroadcastPermit), Failed> {
-        let gone = || Err(Failed::session_gone(self.rest.temporary_channel_id));
-        let Some(outcome) = &mut self.rest.outcome else { return gone() };
-        let outcome = outcome.await.unwrap_or_else(|_| gone());
-        self.rest.outcome = None;
-        outcome
+        let (opened, permit) = self.rest.outcome().await?;
+        Ok((opened, permit.expect("an opening alone has a permit of its own")))
     }
 }

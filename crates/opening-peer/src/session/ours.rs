@@ -143,7 +143,7 @@ impl Task {
             outcome: outcome_receiver,
         };
         let gate = Arc::new(Gate::default());
-        let handle = Opening::new(key, commands, temporary_channel_id, channels);
+        let handle = Opening::new(self.peer, key, commands, temporary_channel_id, channels);
         let entry = Entry {
             temporary_channel_id,
             channel_id: None,
@@ -169,6 +169,7 @@ impl Task {
             accepted: Some(accepted),
             funding,
             funded: None,
+            seat: None,
         };
         let (openings, reports) = (self.openings.clone(), self.reports.clone());
         tokio::spawn(async move {
@@ -243,7 +244,12 @@ impl Task {
         Flow::Continue
     }
 
-    fn our_opened(&mut self, key: Key, opened: Arc<Opened>, permit: BroadcastPermit) -> Flow {
+    fn our_opened(
+        &mut self,
+        key: Key,
+        opened: Arc<Opened>,
+        permit: Option<BroadcastPermit>,
+    ) -> Flow {
         let Some(entry) = self.ours.remove(key) else { return Flow::Continue };
         self.event(Event::Opened(opened.clone()));
         // Without a handle the permit is dropped; the saved channel knows what to broadcast.

@@ -62,7 +62,7 @@ pub(crate) enum OurReport {
     /// Send this `funding_created` and tell the handle.
     FundingCreated { message: Vec<u8>, funded: Option<oneshot::Sender<Result<(), FundingError>>> },
     /// The end.
-    Done(Result<(Arc<Opened>, BroadcastPermit), Failure>),
+    Done(Result<(Arc<Opened>, Option<BroadcastPermit>), Failure>),
 }
 
 /// Whether the connection goes on.
