@@ -4,6 +4,8 @@ use bitcoin::hashes::Hash;
 use bitcoin::{OutPoint, Psbt, Transaction, TxOut, Txid};
 use opening_core::FundingOutput;
 
+use crate::negotiation::{BroadcastPermit, Opened};
+
 /// A funding transaction that is not broadcast yet.
 #[derive(Clone, Debug)]
 pub enum FundingTransaction {
@@ -72,6 +74,36 @@ impl FundingTransaction {
             .ok_or(FundingError::NoFundingOutput(output.value))?;
         let vout = u16::try_from(index).map_err(|_| FundingError::IndexTooLarge(index))?;
         Ok(OutPoint { txid: transaction.compute_txid(), vout: vout.into() })
+    }
+
+    /// What a record says about the transaction of a channel that this node funds.
+    ///
+    /// A record keeps no PSBT.  What was one comes back as a PSBT of the same unsigned
+    /// transaction, which shows no output that it spends: the wallet knows its own.
+    pub fn of(opened: &Opened) -> Self {
+        match &opened.funding_transaction {
+            None => Self::Outpoint(opened.parameters.funding_outpoint),
+            Some(transaction) => match Psbt::from_unsigned_tx(transaction.clone()) {
+                Ok(psbt) => Self::Psbt(Box::new(psbt)),
+                // Its inputs are signed.
+                Err(_) => Self::Signed(transaction.clone()),
+            },
+        }
+    }
+
+    /// Its id, which signing does not change.
+    pub fn txid(&self) -> Txid {
+        match self {
+            Self::Signed(transaction) => transaction.compute_txid(),
+            Self::Psbt(psbt) => psbt.unsigned_tx.compute_txid(),
+            Self::Outpoint(outpoint) => outpoint.txid,
+        }
+    }
+
+    /// Whether this is the transaction that the permit is for.
+    pub fn is_permitted_by(&self, permit: &BroadcastPermit) -> bool {
+        // A channel_id is the txid, but for the index in the last two bytes.
+        permit.channel_id().0[..30] == self.txid().to_byte_array()[..30]
     }
 
     /// The transaction, if the wallet showed one.
