@@ -1,0 +1,1 @@
+//! Openings with a wallet that goes wrong.
