@@ -1,5 +1,6 @@
 //! A connection that is cut after every possible number of bytes.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use opening_peer::testing::{Direction, Faults, FaultyStream, StreamFault, StreamFaults};
@@ -77,13 +78,17 @@ async fn cut_everywhere(direction: Direction, fault: StreamFault) {
     uncut.check("uncut").await;
     assert_eq!((uncut.funder.log.ready_so_far(), uncut.fundee.log.ready_so_far()), (1, 1));
     let total = whole.bytes(direction);
-    let mut ends = std::collections::BTreeMap::<_, u32>::new();
+    let mut ends = BTreeMap::<_, u32>::new();
     for bytes in 0..total {
         let faults = StreamFaults::none().after_bytes(direction, bytes, fault);
         let cut = run(&faults).await;
         let what = format!("{fault:?} {direction:?} after {bytes} of {total} bytes");
         assert_eq!(faults.bytes(direction), bytes, "{what}");
         cut.check(&what).await;
+        let why = if fault == StreamFault::Stall { "peer-silent" } else { "disconnected" };
+        for (_, code) in [cut.funder.log.failures(), cut.fundee.log.failures()].concat() {
+            assert_eq!(code, why, "{what}");
+        }
         assert!(fault == StreamFault::Stall || cut.is_closed(), "{what}");
         *ends.entry((end(&cut.funder), end(&cut.fundee))).or_default() += 1;
     }
