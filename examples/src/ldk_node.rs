@@ -318,7 +318,7 @@ fn on_event(shared: &Shared, event: Event) {
             let value = bitcoin::Amount::from_sat(channel_value_satoshis);
             let output = FundingOutput { value, script_pubkey: output_script };
             let feerate = FeeRate::from_sat_per_kwu(FEERATE.into());
-            let paid = shared.wallet.build(&output, feerate);
+            let paid = shared.wallet.build_unsigned(&[output], feerate);
             let transaction = match paid.and_then(|psbt| shared.wallet.sign(psbt)) {
                 Ok(transaction) => transaction,
                 Err(error) => {

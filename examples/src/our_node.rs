@@ -6,16 +6,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bitcoin::secp256k1::{PublicKey, Secp256k1, SecretKey};
-use bitcoin::{FeeRate, Network, Transaction};
+use bitcoin::{Network, Transaction};
 use opening_core::{FeeratePerKw, FeerateRange, Limits};
 use opening_peer::negotiation::ready::{Confirmation, Ready};
 use opening_peer::node::{AcceptWithin, Bounds, Events};
 use opening_peer::store::MemoryStore;
 use opening_peer::transport::bolt8::EphemeralKey;
 use opening_peer::transport::tcp;
-use opening_peer::{
-    Ask, Event, Failed, FundingTransaction, Greeting, Node, Opened, Openings, Session,
-};
+use opening_peer::{Ask, Event, Failed, Greeting, Node, Opened, Openings, Session, fund};
 use opening_signer::{CommitmentRequest, Hsm, HsmSecret, LocalHsm};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -227,19 +225,7 @@ impl OurNode {
         ask: Ask,
         wallet: &Wallet,
     ) -> Result<(Arc<Opened>, Transaction), AnyError> {
-        let feerate = FeeRate::from_sat_per_kwu(ask.feerate_per_kw.to_sat_per_kw().into());
-        let pending = session.open(ask).await?.accepted().await?;
-
-        let unsigned = wallet.build(&pending.needed().output, feerate)?;
-        let funding = FundingTransaction::Psbt(Box::new(unsigned.clone()));
-        let mut signing = pending.complete(funding).await.map_err(|(error, _)| error)?;
-
-        let (opened, permit) = signing.opened().await?;
-        // The permit says that the peer's signature is verified and saved: now, not earlier.
-        let transaction = wallet.sign(unsigned)?;
-        self.chain.broadcast(&transaction)?;
-        drop(permit);
-        Ok((opened, transaction))
+        Ok(fund(session, ask, wallet).await?)
     }
 
     /// Our first commitment with both signatures, which a node broadcasts only to leave the

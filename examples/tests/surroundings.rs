@@ -9,7 +9,8 @@ use bitcoin::absolute::LockTime;
 use bitcoin::opcodes::OP_TRUE;
 use bitcoin::script::Builder;
 use bitcoin::{
-    Amount, FeeRate, OutPoint, ScriptBuf, Sequence, Transaction, TxIn, TxOut, Witness, transaction,
+    Amount, FeeRate, OutPoint, Psbt, ScriptBuf, Sequence, Transaction, TxIn, TxOut, Witness,
+    transaction,
 };
 use lightning::ln::channel_state::ChannelDetails;
 use lightning::types::features::ChannelTypeFeatures;
@@ -17,6 +18,7 @@ use opening_core::FundingOutput;
 use opening_examples::chain::{RegtestChain, Rejected};
 use opening_examples::ldk_node::{Inbound, LdkAsk, LdkNode};
 use opening_examples::wallet::Wallet;
+use opening_peer::{Funding, FundingTransaction, WalletError};
 
 /// What every coinbase of the chain pays.
 const SUBSIDY: Amount = Amount::from_sat(50 * 100_000_000);
@@ -179,7 +181,7 @@ fn a_lock_time_is_waited_for() {
 fn the_wallet_signs_what_it_built() {
     let chain = RegtestChain::default();
     let wallet = Wallet::mined([3; 32], &chain);
-    let unsigned = wallet.build(&funding_output(), feerate()).unwrap();
+    let unsigned = wallet.build_unsigned(&[funding_output()], feerate()).unwrap();
     let built = unsigned.unsigned_tx.clone();
     assert!(built.input.iter().all(|input| input.witness.is_empty()), "not signed yet");
     assert!(built.output.iter().any(|output| {
@@ -198,7 +200,8 @@ fn the_wallet_signs_what_it_built() {
 fn a_bad_signature_is_refused() {
     let chain = RegtestChain::default();
     let wallet = Wallet::mined([3; 32], &chain);
-    let signed = wallet.sign(wallet.build(&funding_output(), feerate()).unwrap()).unwrap();
+    let signed =
+        wallet.sign(wallet.build_unsigned(&[funding_output()], feerate()).unwrap()).unwrap();
     let mut forged = signed.clone();
     // The signature was made over this amount.
     forged.output[0].value -= Amount::ONE_SAT;
@@ -213,7 +216,7 @@ fn no_two_fundings_share_a_coin() {
     let wallet = Wallet::mined([3; 32], &chain);
     // As many as there are coins: the wallet picks at random, and two would rarely collide.
     let built: Vec<_> =
-        (0..10).map(|_| wallet.build(&funding_output(), feerate()).unwrap()).collect();
+        (0..10).map(|_| wallet.build_unsigned(&[funding_output()], feerate()).unwrap()).collect();
     let coins: HashSet<_> =
         built.iter().map(|psbt| psbt.unsigned_tx.input[0].previous_output).collect();
     assert_eq!(coins.len(), built.len());
@@ -223,13 +226,41 @@ fn no_two_fundings_share_a_coin() {
     }
 }
 
+#[tokio::test]
+async fn a_released_coin_funds_again() {
+    let chain = RegtestChain::default();
+    let wallet = Wallet::mined([3; 32], &chain);
+    let outputs = [funding_output(), funding_output()];
+    let mut built = Vec::new();
+    while let Ok(transaction) = wallet.build(&outputs).await {
+        built.push(transaction);
+    }
+    assert_eq!(built.len(), 10);
+    wallet.release(&built[3]).await.unwrap();
+    let FundingTransaction::Psbt(again) = wallet.build(&outputs).await.unwrap() else { panic!() };
+    assert_ne!(again.unsigned_tx.compute_txid(), built[3].txid(), "the change is another");
+    chain.broadcast(&wallet.sign(*again).unwrap()).unwrap();
+    let none = wallet.build(&outputs).await;
+    assert!(matches!(none, Err(WalletError::InsufficientFunds)), "one coin was released");
+}
+
+#[test]
+fn what_a_record_keeps_is_signed() {
+    let chain = RegtestChain::default();
+    let built = Wallet::mined([3; 32], &chain).build_unsigned(&[funding_output()], feerate());
+    // The wallet of another process: the same keys, and what is on the chain.
+    let wallet = Wallet::mined([3; 32], &chain);
+    let kept = Psbt::from_unsigned_tx(built.unwrap().unsigned_tx).unwrap();
+    chain.broadcast(&wallet.sign(kept).unwrap()).unwrap();
+}
+
 #[test]
 fn the_change_of_mined_fundings_is_spent_again() {
     let chain = RegtestChain::default();
     let wallet = Wallet::mined([3; 32], &chain);
     // More than the wallet has coins.
     for _ in 0..12 {
-        let unsigned = wallet.build(&funding_output(), feerate()).unwrap();
+        let unsigned = wallet.build_unsigned(&[funding_output()], feerate()).unwrap();
         chain.broadcast(&wallet.sign(unsigned).unwrap()).unwrap();
         chain.mine();
     }
@@ -240,7 +271,7 @@ fn the_change_of_mined_fundings_is_spent_again() {
 async fn ldk_survives_an_empty_wallet() {
     let chain = RegtestChain::default();
     let wallet = Wallet::mined([3; 32], &chain);
-    while wallet.build(&funding_output(), feerate()).is_ok() {}
+    while wallet.build_unsigned(&[funding_output()], feerate()).is_ok() {}
     let start = |seed| LdkNode::start([seed; 32], chain.clone(), wallet.clone(), Inbound::Accept);
     let (funder, fundee) = (start(1).await.unwrap(), start(2).await.unwrap());
     funder.connect(fundee.node_id(), fundee.address()).await.unwrap();

@@ -6,6 +6,8 @@ use bitcoin::hashes::Hash;
 use bitcoin::{OutPoint, Psbt, Transaction, TxOut, Txid};
 use opening_core::FundingOutput;
 
+use crate::negotiation::{BroadcastPermit, Opened};
+
 /// A funding transaction that is not broadcast yet.
 #[derive(Clone, Debug)]
 pub enum FundingTransaction {
@@ -92,6 +94,35 @@ impl FundingTransaction {
             Ok(OutPoint { txid, vout: vout.into() })
         };
         outputs.iter().map(place).collect()
+    }
+
+    /// What a record says about the transaction of a channel that this node funds.
+    ///
+    /// A record keeps no PSBT.  What was one comes back as a PSBT of the same unsigned
+    /// transaction, which shows no output that it spends: the wallet knows its own.
+    pub fn of(opened: &Opened) -> Self {
+        match &opened.funding_transaction {
+            None => Self::Outpoint(opened.parameters.funding_outpoint),
+            Some(transaction) => match Psbt::from_unsigned_tx(transaction.clone()) {
+                Ok(psbt) => Self::Psbt(Box::new(psbt)),
+                // Its inputs are signed.
+                Err(_) => Self::Signed(transaction.clone()),
+            },
+        }
+    }
+
+    /// Its id, which signing does not change.
+    pub fn txid(&self) -> Txid {
+        match self {
+            Self::Signed(transaction) => transaction.compute_txid(),
+            Self::Psbt(psbt) => psbt.unsigned_tx.compute_txid(),
+            Self::Outpoint(outpoint) => outpoint.txid,
+        }
+    }
+
+    /// Whether this is the transaction that the permit is for.
+    pub fn is_permitted_by(&self, permit: &BroadcastPermit) -> bool {
+        permit.txid() == self.txid()
     }
 
     /// The transaction, if the wallet showed one.

@@ -5,9 +5,10 @@
 //! * [`openings`]: what all sessions of a node share: [`Node`], limits, names.
 //! * [`node`]: the questions that opening a channel asks of the node, as traits.
 //! * [`store`]: where opened channels are kept; [`funding`]: what the wallet brings.
+//! * [`wallet`]: a wallet that funds channels by itself, and [`fund`], an opening with one.
 //! * [`event`] and [`failure`]: what happened, and why, for programs, operators and peers.
 //! * [`ldk`]: an opened channel in the types of LDK.
-//! * `testing` (with the feature of that name): stores and policies that go wrong on purpose.
+//! * `testing` (with the feature of that name): parts and connections that go wrong on purpose.
 //! * [`message`]: bytes to LDK's message types and back; [`transport`]: BOLT 8 and plaintext.
 
 mod driver;
@@ -24,6 +25,7 @@ pub mod store;
 #[cfg(feature = "testing")]
 pub mod testing;
 pub mod transport;
+pub mod wallet;
 
 pub use event::{Event, Failed};
 pub use failure::{Failure, Stage};
@@ -32,6 +34,7 @@ pub use negotiation::funder::Ask;
 pub use negotiation::{BroadcastPermit, Opened};
 pub use openings::{Capacity, Deadlines, Node, Openings, Restored};
 pub use session::{Greeting, Session};
+pub use wallet::{FundError, Funding, WalletError, fund};
 
 // The example in the README is a test.
 #[cfg(doctest)]

@@ -14,16 +14,16 @@ use std::time::Duration;
 
 use common::{ask, confirmation, funding_transaction};
 use faulty::{
-    FaultyHsm, From, HSM_CALLS, Party, Raw, connect, connect_faulty, faulty_node, finish, open,
+    From, HSM_CALLS, Party, Raw, RecordingHsm, connect, connect_faulty, faulty_node, finish, open,
     open_channel_message, settle, until,
 };
 use lightning::ln::msgs::{Init, Ping};
 use opening_peer::message::encode;
 use opening_peer::session::default_features;
-use opening_peer::testing::{EVERY, Fault, Faults};
+use opening_peer::testing::{EVERY, Fault, Faults, FaultyHsm};
 use opening_peer::transport::framed;
 use opening_peer::{Deadlines, Event, Greeting, Session, Stage};
-use opening_signer::{HsmSecret, LocalHsm};
+use opening_signer::{HsmError, HsmSecret, LocalHsm};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::task::coop::poll_proceed;
 use tokio::time::Instant;
@@ -203,17 +203,20 @@ async fn a_silent_signer() {
     }
 }
 
-/// An opening whose signer defers one call so often; what it was asked then.
+/// An opening whose signer defers one call at these times; what it was asked then.
 async fn deferred(
     call: &'static str,
-    times: u32,
+    times: impl IntoIterator<Item = u32>,
 ) -> (Result<(), &'static str>, Vec<(String, Duration)>) {
     let mut funder = faulty_node(1, &Faults::none());
     let mut fundee = faulty_node(2, &Faults::none());
     let patient = Deadlines { peer: Duration::from_secs(24 * 3600), ..Deadlines::default() };
     (funder.node.deadlines, fundee.node.deadlines) = (patient, patient);
-    let hsm = FaultyHsm::new(LocalHsm::blind(&HsmSecret::new([1; 32])), Faults::none());
-    hsm.defer(call, times);
+    let defer = |faults: Faults, nth| faults.at(call, nth, Fault::FailBefore);
+    let faults = times.into_iter().fold(Faults::none(), defer);
+    let local_hsm = Arc::new(LocalHsm::blind(&HsmSecret::new([1; 32])));
+    let hsm = FaultyHsm::new(local_hsm, faults).failing_with(HsmError::Deferred);
+    let hsm = RecordingHsm::new(Arc::new(hsm));
     let requests = hsm.requests();
     funder.node.hsm = Arc::new(hsm);
     let (funder, _fundee, _wire) = connect(funder, fundee).await;
@@ -228,7 +231,7 @@ async fn deferred(
 async fn a_deferring_signer_is_asked_the_same_again_less_and_less_often() {
     let pauses = [100, 200, 400, 800, 1600, 3200, 5000, 5000, 5000];
     for call in HSM_CALLS {
-        let (result, asked) = deferred(call, 9).await;
+        let (result, asked) = deferred(call, 1..=9).await;
         assert_eq!(result, Ok(()), "{call}");
         assert_eq!(asked.len(), 10, "{call}");
         assert!(asked.iter().all(|(what, _)| *what == asked[0].0), "{call}");
@@ -244,7 +247,7 @@ async fn a_deferring_signer_is_asked_the_same_again_less_and_less_often() {
 #[tokio::test(start_paused = true)]
 async fn a_signer_that_defers_forever_is_a_silent_one() {
     for call in HSM_CALLS {
-        let (result, asked) = deferred(call, u32::MAX).await;
+        let (result, asked) = deferred(call, [EVERY]).await;
         assert_eq!(result, Err("signer-silent"), "{call}");
         let last = asked.last().unwrap().1;
         assert!(last > Duration::from_secs(54) && last <= Duration::from_secs(60), "{last:?}");

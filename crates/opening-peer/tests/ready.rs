@@ -14,8 +14,7 @@ use bitcoin::secp256k1::{PublicKey, Secp256k1, SecretKey};
 use bitcoin::{Amount, ScriptBuf, Transaction};
 use common::{ask, confirmation, funding_transaction, node_id, regtest_bounds, signed};
 use faulty::{
-    FaultyHsm, From, Made, Open, connect, faulty_node, features_with, node_within, opened_between,
-    settle,
+    From, Made, Open, connect, faulty_node, features_with, node_within, opened_between, settle,
 };
 use lightning::ln::msgs::{AcceptChannel, ChannelReady};
 use opening_core::secrets::generate_from_seed;
@@ -470,7 +469,7 @@ async fn the_two_points_announced_are_those_of_the_first_two_secrets() {
             htlc: secret(25),
             shachain_seed: SEED,
         });
-        made.node.hsm = Arc::new(FaultyHsm::new(known, Faults::none()));
+        made.node.hsm = Arc::new(known);
         let open = opened_between(funder, fundee, ask()).await;
         open.confirm(which, 3).await.unwrap();
         let first = open.wire.said(which).into_iter().find_map(|message| match message {

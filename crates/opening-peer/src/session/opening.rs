@@ -190,6 +190,12 @@ impl PendingFunding {
         &self.needed
     }
 
+    /// Waits until the opening ends without a funding transaction: for a deadline, by the peer, or
+    /// with the connection.  There is nothing left to complete then.
+    pub(crate) async fn ended(&mut self) -> Failed {
+        self.rest.failed().await
+    }
+
     /// Hands in the funding transaction, which must not be broadcast before the
     /// [`BroadcastPermit`].  Returns when `funding_created` has been sent.
     pub async fn complete(

@@ -3,8 +3,10 @@
 use std::collections::HashMap;
 use std::future::pending;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::watch;
+use tokio::time::sleep;
 
 /// What goes wrong with a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,6 +19,8 @@ pub enum Fault {
     StallBefore,
     /// It is done, and no answer comes.
     StallAfter,
+    /// It is done, this much later by tokio's clock.
+    Delay(Duration),
     /// It waits for [`Faults::release`] and is then done as if nothing had happened.
     Hold,
     /// It panics.
@@ -95,6 +99,10 @@ impl Faults {
             Some(Fault::StallAfter) => {
                 act.await?;
                 pending().await
+            }
+            Some(Fault::Delay(delay)) => {
+                sleep(delay).await;
+                act.await
             }
             Some(Fault::Hold) => {
                 let _ = self.0.released.subscribe().wait_for(|released| *released).await;

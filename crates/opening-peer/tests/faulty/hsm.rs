@@ -1,4 +1,4 @@
-//! A signer that goes wrong.
+//! A signer that remembers what it was asked.
 
 use std::sync::{Arc, Mutex};
 
@@ -6,10 +6,8 @@ use async_trait::async_trait;
 use bitcoin::secp256k1::PublicKey;
 use bitcoin::secp256k1::ecdsa::Signature;
 use opening_core::ChannelKeys;
-use opening_peer::testing::Faults;
 use opening_signer::{
-    ChannelHsm, ChannelRef, ChannelSetup, CommitmentRequest, Hsm, HsmError, HsmResult, Info,
-    LocalHsm,
+    ChannelHsm, ChannelRef, ChannelSetup, CommitmentRequest, Hsm, HsmResult, Info,
 };
 use tokio::time::Instant;
 
@@ -29,98 +27,72 @@ pub type Request = (&'static str, String, Instant);
 /// Everything that was asked.
 pub type Requests = Arc<Mutex<Vec<Request>>>;
 
-/// A local signer whose calls go wrong by the names of their methods.
-pub struct FaultyHsm {
-    inner: LocalHsm,
-    shared: Shared,
-}
-
-#[derive(Clone)]
-struct Shared {
-    faults: Faults,
+/// Another signer, and everything that it was asked.
+pub struct RecordingHsm {
+    inner: Arc<dyn Hsm>,
     requests: Requests,
-    /// How often the call named is deferred before it is answered.
-    deferrals: Arc<Mutex<Option<(&'static str, u32)>>>,
 }
 
-impl FaultyHsm {
-    pub fn new(inner: LocalHsm, faults: Faults) -> Self {
-        let (requests, deferrals) = Default::default();
-        Self { inner, shared: Shared { faults, requests, deferrals } }
+impl RecordingHsm {
+    pub fn new(inner: Arc<dyn Hsm>) -> Self {
+        Self { inner, requests: Requests::default() }
     }
 
     pub fn requests(&self) -> Requests {
-        self.shared.requests.clone()
-    }
-
-    pub fn defer(&self, call: &'static str, times: u32) {
-        *self.shared.deferrals.lock().unwrap() = Some((call, times));
+        self.requests.clone()
     }
 }
 
-impl Shared {
-    async fn around<T>(
-        &self,
-        call: &'static str,
-        arguments: String,
-        act: impl Future<Output = HsmResult<T>>,
-    ) -> HsmResult<T> {
-        self.requests.lock().unwrap().push((call, arguments, Instant::now()));
-        if let Some((deferred, times)) = &mut *self.deferrals.lock().unwrap()
-            && *deferred == call
-            && *times > 0
-        {
-            *times -= 1;
-            return Err(HsmError::Deferred);
-        }
-        self.faults.around(call, act, || HsmError::Indeterminate("SECRET REASON".into())).await
-    }
+fn record(requests: &Requests, call: &'static str, arguments: String) {
+    requests.lock().unwrap().push((call, arguments, Instant::now()));
 }
 
 #[async_trait]
-impl Hsm for FaultyHsm {
+impl Hsm for RecordingHsm {
     fn info(&self) -> Info {
         self.inner.info()
     }
 
     async fn channel(&self, reference: ChannelRef) -> HsmResult<Arc<dyn ChannelHsm>> {
-        let act = self.inner.channel(reference);
-        let inner = self.shared.around("channel", format!("{reference:?}"), act).await?;
-        Ok(Arc::new(FaultyChannel { inner, shared: self.shared.clone() }))
+        record(&self.requests, "channel", format!("{reference:?}"));
+        let inner = self.inner.channel(reference).await?;
+        Ok(Arc::new(RecordingChannelHsm { inner, requests: self.requests.clone() }))
     }
 
     async fn forget_channel(&self, reference: ChannelRef) -> HsmResult<()> {
-        let act = self.inner.forget_channel(reference);
-        self.shared.around("forget_channel", format!("{reference:?}"), act).await
+        record(&self.requests, "forget_channel", format!("{reference:?}"));
+        self.inner.forget_channel(reference).await
     }
 }
 
-struct FaultyChannel {
+struct RecordingChannelHsm {
     inner: Arc<dyn ChannelHsm>,
-    shared: Shared,
+    requests: Requests,
 }
 
 #[async_trait]
-impl ChannelHsm for FaultyChannel {
+impl ChannelHsm for RecordingChannelHsm {
     async fn pubkeys(&self) -> HsmResult<ChannelKeys> {
-        self.shared.around("pubkeys", String::new(), self.inner.pubkeys()).await
+        record(&self.requests, "pubkeys", String::new());
+        self.inner.pubkeys().await
     }
 
     async fn per_commitment_point(&self, number: u64) -> HsmResult<PublicKey> {
-        let act = self.inner.per_commitment_point(number);
-        self.shared.around("per_commitment_point", number.to_string(), act).await
+        record(&self.requests, "per_commitment_point", number.to_string());
+        self.inner.per_commitment_point(number).await
     }
 
     async fn setup(&self, setup: &ChannelSetup) -> HsmResult<()> {
-        self.shared.around("setup", format!("{setup:?}"), self.inner.setup(setup)).await
+        record(&self.requests, "setup", format!("{setup:?}"));
+        self.inner.setup(setup).await
     }
 
     async fn sign_counterparty_commitment(
         &self,
         request: &CommitmentRequest<'_>,
     ) -> HsmResult<Signature> {
-        let act = self.inner.sign_counterparty_commitment(request);
-        self.shared.around("sign_counterparty_commitment", format!("{request:?}"), act).await
+        record(&self.requests, "sign_counterparty_commitment", format!("{request:?}"));
+        self.inner.sign_counterparty_commitment(request).await
     }
 
     async fn validate_holder_commitment(
@@ -128,9 +100,9 @@ impl ChannelHsm for FaultyChannel {
         request: &CommitmentRequest<'_>,
         signature: &Signature,
     ) -> HsmResult<()> {
-        let act = self.inner.validate_holder_commitment(request, signature);
         let arguments = format!("{request:?} {signature:?}");
-        self.shared.around("validate_holder_commitment", arguments, act).await
+        record(&self.requests, "validate_holder_commitment", arguments);
+        self.inner.validate_holder_commitment(request, signature).await
     }
 
     async fn sign_holder_commitment(

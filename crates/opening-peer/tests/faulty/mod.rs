@@ -17,11 +17,11 @@ use std::time::Duration;
 use opening_peer::node::{AcceptWithin, Bounds};
 use opening_peer::session::{CompleteError, Opening};
 use opening_peer::store::{ChannelStore, MemoryStore, StoreError};
-use opening_peer::testing::{Faults, FaultyPolicy, FaultyStore};
+use opening_peer::testing::{Faults, FaultyHsm, FaultyPolicy, FaultyStore};
 use opening_peer::{BroadcastPermit, Capacity, Failed, Greeting, Node, Opened, Openings, Session};
-use opening_signer::{HsmSecret, LocalHsm};
+use opening_signer::{HsmError, HsmSecret, LocalHsm};
 
-pub use self::hsm::{FaultyHsm, HSM_CALLS, Requests};
+pub use self::hsm::{HSM_CALLS, RecordingHsm, Requests};
 pub use self::log::Log;
 pub use self::opened::{Open, opened_between};
 pub use self::raw::{Raw, RawFunder, features_with, open_channel_message};
@@ -44,7 +44,10 @@ pub fn faulty_node(secret: u8, faults: &Faults) -> Made {
 pub fn node_within(secret: u8, faults: &Faults, bounds: Bounds) -> Made {
     let log = Arc::new(Log::default());
     let store = Arc::new(FaultyStore::new(MemoryStore::default(), faults.clone()));
-    let hsm = FaultyHsm::new(LocalHsm::blind(&HsmSecret::new([secret; 32])), faults.clone());
+    let local_hsm = Arc::new(LocalHsm::blind(&HsmSecret::new([secret; 32])));
+    let hsm = FaultyHsm::new(local_hsm, faults.clone())
+        .failing_with(HsmError::Indeterminate("SECRET REASON".into()));
+    let hsm = RecordingHsm::new(Arc::new(hsm));
     let requests = hsm.requests();
     let node = Node {
         capacity: Capacity { opens_per_second: None, ..Capacity::default() },
