@@ -12,6 +12,7 @@ use bitcoin::{Transaction, TxOut};
 use common::{ask, confirmation, funding_transaction, node_id, openings};
 use faulty::{Log, Made, faulty_node, settle};
 use opening_core::FundingOutput;
+use opening_peer::negotiation::ready::Progress;
 use opening_peer::session::{Batch, BatchFailed, CompleteBatchError, CompleteError, PendingBatch};
 use opening_peer::store::{ChannelStore, MemoryStore};
 use opening_peer::testing::{Fault, Faults, FaultyStore};
