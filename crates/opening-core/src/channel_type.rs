@@ -44,6 +44,18 @@ impl ChannelType {
         if features.negotiated(Feature::Anchors) { Self::ANCHORS } else { Self::STATIC_REMOTEKEY }
     }
 
+    /// The next lesser type, for a peer that refuses this one: first without `scid_alias`, then
+    /// without anchors.  `zeroconf` stays: it is about trust, which no refusal changes.
+    pub const fn lesser(self) -> Option<Self> {
+        match self {
+            Self { scid_alias: true, .. } => Some(Self { scid_alias: false, ..self }),
+            Self { commitment_format: CommitmentFormat::Anchors, .. } => {
+                Some(Self { commitment_format: CommitmentFormat::StaticRemotekey, ..self })
+            }
+            _ => None,
+        }
+    }
+
     /// Whether both anchors are there to be paid for.
     pub const fn has_anchors(self) -> bool {
         matches!(self.commitment_format, CommitmentFormat::Anchors)

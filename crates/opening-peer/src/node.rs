@@ -21,6 +21,12 @@ pub trait Policy: Send + Sync + 'static {
     /// An offer that breaks no rule.  No answer within the deadline is a rejection.  The terms
     /// are judged again before the peer sees them.
     async fn decide(&self, peer: &PublicKey, offer: &OfferDetails<'_>) -> Decision;
+
+    /// The peer has refused, by an `error`, our offer of a channel of this type: the type to offer
+    /// next on the same connection, for example [`ChannelType::lesser`]; by default none.
+    fn downgrade(&self, _peer: &PublicKey, _refused: ChannelType) -> Option<ChannelType> {
+        None
+    }
 }
 
 /// What a policy says before it sees an offer.

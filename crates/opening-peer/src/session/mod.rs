@@ -6,6 +6,7 @@
 
 mod batch;
 mod channels;
+mod downgrade;
 mod early;
 mod inbound;
 mod init;
@@ -27,6 +28,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 
 pub use batch::{Batch, BatchFailed, CompleteBatchError, PendingBatch};
+pub use downgrade::open_downgrading;
 pub use init::{InitError, default_features};
 pub(crate) use opening::FundingOffer;
 pub use opening::{

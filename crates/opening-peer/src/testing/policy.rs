@@ -2,6 +2,7 @@
 
 use async_trait::async_trait;
 use bitcoin::secp256k1::PublicKey;
+use opening_core::ChannelType;
 
 use super::Faults;
 use crate::node::{Bounds, Decision, OfferDetails, Policy, PublicText, Rejection};
@@ -37,5 +38,9 @@ impl<P: Policy> Policy for FaultyPolicy<P> {
             || Rejection { public: PublicText::new("no"), private: "on purpose".into() };
         let decided = self.faults.around("decide", act, rejection).await;
         decided.unwrap_or_else(Decision::Reject)
+    }
+
+    fn downgrade(&self, peer: &PublicKey, refused: ChannelType) -> Option<ChannelType> {
+        self.inner.downgrade(peer, refused)
     }
 }
