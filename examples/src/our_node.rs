@@ -10,7 +10,7 @@ use bitcoin::{Network, Transaction};
 use opening_core::{FeeratePerKw, FeerateRange, Limits};
 use opening_peer::negotiation::ready::{Confirmation, Ready};
 use opening_peer::node::{AcceptWithin, Bounds, Events};
-use opening_peer::store::MemoryStore;
+use opening_peer::store::{ChannelStore, MemoryStore};
 use opening_peer::transport::bolt8::EphemeralKey;
 use opening_peer::transport::tcp;
 use opening_peer::{Ask, Event, Failed, Greeting, Node, Opened, Openings, Session, fund};
@@ -133,6 +133,7 @@ pub struct OurNode {
     hsm: Arc<LocalHsm>,
     openings: Arc<Openings>,
     recorder: Arc<Recorder>,
+    restored: Vec<Arc<Opened>>,
     chain: RegtestChain,
     sessions: Mutex<HashMap<PublicKey, Session>>,
 }
@@ -149,6 +150,16 @@ impl OurNode {
         chain: RegtestChain,
         limits: Limits,
     ) -> Result<Arc<Self>, AnyError> {
+        Self::with_store(seed, chain, limits, Arc::new(MemoryStore::default())).await
+    }
+
+    /// The same with the channels of a store, as after a restart.
+    pub async fn with_store(
+        seed: [u8; 32],
+        chain: RegtestChain,
+        limits: Limits,
+        store: Arc<dyn ChannelStore>,
+    ) -> Result<Arc<Self>, AnyError> {
         let hsm_secret = HsmSecret::new(seed);
         let secret = hsm_secret.node_key();
         let recorder = Arc::new(Recorder::default());
@@ -158,14 +169,16 @@ impl OurNode {
             Network::Regtest,
             hsm.clone(),
             Arc::new(AcceptWithin(Bounds { limits, feerates: Some(feerates) })),
-            Arc::new(MemoryStore::default()),
+            store,
             recorder.clone(),
         );
-        let (openings, _restored) = Openings::load(node).await?;
+        let (openings, restored) = Openings::load(node).await?;
+        let restored = restored.into_iter().filter_map(|it| it.opened().cloned()).collect();
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
         let sessions = Mutex::default();
-        let node = Arc::new(Self { secret, address, hsm, openings, recorder, chain, sessions });
+        let node =
+            Arc::new(Self { secret, address, hsm, openings, recorder, restored, chain, sessions });
         tokio::spawn(node.clone().listen(listener));
         tokio::spawn(node.clone().follow_chain());
         Ok(node)
@@ -184,6 +197,11 @@ impl OurNode {
     /// What it has seen.
     pub fn recorder(&self) -> &Recorder {
         &self.recorder
+    }
+
+    /// Ends every connection.
+    pub async fn stop(&self) {
+        self.openings.shut_down().await;
     }
 
     /// Inbound openings under way.
@@ -252,7 +270,7 @@ impl OurNode {
                 Event::Opened(opened) => Some(opened.clone()),
                 _ => None,
             });
-            for opened in opened.collect::<Vec<_>>() {
+            for opened in opened.chain(self.restored.iter().cloned()).collect::<Vec<_>>() {
                 if let Err(error) = self.show_depth(&opened, height).await {
                     log::warn!("{}: {error}", opened.channel_id);
                 }

@@ -2,20 +2,25 @@
 
 #![allow(clippy::unwrap_used)]
 
-use bitcoin::Amount;
+use std::sync::Arc;
+
+use bitcoin::{Amount, Network};
 use lightning::events::ClosureReason;
-use opening_core::{ChannelType, FeeratePerKw, MilliSatoshi, Role};
+use opening_core::{ChannelType, FeeratePerKw, Limits, MilliSatoshi, Role};
 use opening_examples::chain::RegtestChain;
 use opening_examples::ldk_node::{Inbound, LdkAsk, LdkNode};
 use opening_examples::our_node::OurNode;
 use opening_examples::wallet::Wallet;
+use opening_peer::session::Batch;
+use opening_peer::store::MemoryStore;
+use opening_peer::wallet::Funding;
 use opening_peer::{Ask, Opened};
 
 struct Stage {
     chain: RegtestChain,
     wallet: Wallet,
     ldk: LdkNode,
-    ours: std::sync::Arc<OurNode>,
+    ours: Arc<OurNode>,
 }
 
 async fn stage(inbound: Inbound) -> Stage {
@@ -182,4 +187,89 @@ async fn we_open_zeroconf_with_scid_alias() {
     assert_eq!(theirs.channel_type, Some(channel_type.to_features()));
     assert_eq!(theirs.short_channel_id, None, "nothing is mined");
     assert_eq!(theirs.inbound_scid_alias, ready.local.alias.map(|alias| alias.to_u64()));
+}
+
+/// Both remember the channel: `channel_reestablish` passes in both directions before anything
+/// else, and the channel comes into use.
+// req: B2-RE-B-02, B2-RE-B-06, B2-RE-B-08
+#[tokio::test]
+async fn a_channel_goes_on_with_ldk_over_a_new_connection() {
+    for mined_while_apart in [0, 6] {
+        let stage = stage(Inbound::Accept).await;
+        let mut session =
+            stage.ours.connect(stage.ldk.node_id(), stage.ldk.address()).await.unwrap();
+        let ask = ask(ChannelType::ANCHORS, 0);
+        let (opened, _) = stage.ours.open_channel(&session, ask, &stage.wallet).await.unwrap();
+        session.close().await;
+        for _ in 0..mined_while_apart {
+            stage.chain.mine();
+        }
+        let _again = stage.ours.connect(stage.ldk.node_id(), stage.ldk.address()).await.unwrap();
+        stage.mine_until_ready(&opened).await;
+    }
+}
+
+/// LDK's channel, of which our node knows only what its store has.
+// req: B2-RE-B-04, B2-RE-B-06, B2-RE-B-08
+#[tokio::test]
+async fn a_channel_of_ldk_goes_on_after_our_restart() {
+    for mined_before in [0, 4] {
+        let chain = RegtestChain::default();
+        let wallet = Wallet::mined([3; 32], &chain);
+        let ldk = LdkNode::start([2; 32], chain.clone(), wallet.clone(), Inbound::Accept);
+        let ldk = ldk.await.unwrap();
+        let store = Arc::new(MemoryStore::default());
+        let start = || {
+            let limits = Limits::for_network(Network::Regtest);
+            OurNode::with_store([1; 32], chain.clone(), limits, store.clone())
+        };
+        let before = start().await.unwrap();
+        ldk.connect(before.node_id(), before.address()).await.unwrap();
+        let ask = LdkAsk {
+            funding_satoshis: 800_000,
+            push_msat: 0,
+            anchors: true,
+            announce_channel: false,
+        };
+        ldk.open_channel(before.node_id(), ask).unwrap();
+        let opened = before.recorder().opened(0).await.unwrap();
+        chain.accepted(opened.parameters.funding_outpoint.txid).await.unwrap();
+        for _ in 0..mined_before {
+            chain.mine();
+        }
+        // At depth 4 our channel_ready was made; LDK waits for 6, so that ours comes again.
+        before.stop().await;
+
+        let ours = start().await.unwrap();
+        let _session = ours.connect(ldk.node_id(), ldk.address()).await.unwrap();
+        let stage = Stage { chain, wallet, ldk, ours };
+        stage.mine_until_ready(&opened).await;
+    }
+}
+
+/// One transaction funds a channel with LDK and one with another node of ours.
+#[tokio::test]
+async fn a_batch_funds_channels_with_ldk_and_with_us() {
+    let stage = stage(Inbound::Accept).await;
+    let other = OurNode::start([4; 32], stage.chain.clone()).await.unwrap();
+    let with_ldk = stage.ours.connect(stage.ldk.node_id(), stage.ldk.address()).await.unwrap();
+    let with_other = stage.ours.connect(other.node_id(), other.address()).await.unwrap();
+    let mut accepted = Vec::new();
+    for (session, channel_type) in
+        [(&with_ldk, ChannelType::ANCHORS), (&with_other, ChannelType::STATIC_REMOTEKEY)]
+    {
+        let opening = session.open(ask(channel_type, 0)).await.unwrap();
+        accepted.push(opening.accepted().await.unwrap());
+    }
+    let batch = Batch::new(accepted);
+    let built = stage.wallet.build(&batch.outputs()).await.unwrap();
+    let mut pending = batch.complete(built.clone()).await.unwrap();
+    let (channels, permit) = pending.opened().await.unwrap();
+    assert_eq!(stage.ldk.channels().len(), 1);
+    stage.wallet.sign_and_broadcast(&permit, &built).await.unwrap();
+    stage.mine_until_ready(&channels[0]).await;
+    for node in [&stage.ours, &other] {
+        let ready = node.recorder().ready(&channels[1]).await.unwrap();
+        assert_eq!(ready.opened.parameters.funding_outpoint.txid, permit.txid());
+    }
 }

@@ -48,6 +48,20 @@ pub enum Restored {
     },
 }
 
+impl Restored {
+    /// The channel, where its entry can be read.
+    pub fn opened(&self) -> Option<&Arc<Opened>> {
+        match self {
+            Self::MayBroadcast { opened, .. }
+            | Self::AwaitDepth(opened)
+            | Self::AwaitChannelReady(opened)
+            | Self::Failed { opened, .. }
+            | Self::NeverBroadcast(opened) => Some(opened),
+            Self::Damaged { .. } => None,
+        }
+    }
+}
+
 impl Openings {
     /// The openings of `node`, with every channel that its store keeps.
     pub async fn load(node: Node) -> Result<(Arc<Self>, Vec<Restored>), StoreError> {
