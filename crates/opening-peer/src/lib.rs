@@ -6,7 +6,7 @@
 //! * [`node`]: the questions that opening a channel asks of the node, as traits.
 //! * [`store`]: where opened channels are kept; [`funding`]: what the wallet brings.
 //! * [`event`] and [`failure`]: what happened, and why, for programs, operators and peers.
-//! * [`ldk`]: an opened channel in the types of LDK.
+//! * [`ldk`]: behind LDK's `PeerManager`, and an opened channel in the types of LDK.
 //! * `testing` (with the feature of that name): stores and policies that go wrong on purpose.
 //! * [`message`]: bytes to LDK's message types and back; [`transport`]: BOLT 8 and plaintext.
 
