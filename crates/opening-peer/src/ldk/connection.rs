@@ -111,9 +111,14 @@ impl Connection {
         lock(&self.state).ids.contains(id)
     }
 
-    /// Whether we made an offer by this id.
-    pub(super) fn offered(&self, id: &ChannelId) -> bool {
-        lock(&self.state).ids.offered(id)
+    /// Whether an opening by this id, in either direction, is under way.
+    pub(super) fn is_pending(&self, temporary_channel_id: &ChannelId) -> bool {
+        lock(&self.state).ids.is_pending(temporary_channel_id)
+    }
+
+    /// The inner handler begins an opening by this id.
+    pub(super) fn release(&self, temporary_channel_id: &ChannelId) {
+        lock(&self.state).ids.release(temporary_channel_id);
     }
 
     /// Queues a message from the peer for the session, of which `note` remembers the ids.  Never

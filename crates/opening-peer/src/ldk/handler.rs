@@ -166,9 +166,16 @@ impl<Inner: ChannelMessageHandler> OpeningHandler<Inner> {
         let _runtime = self.runtime.enter();
         let session = Session::adopt(self.openings.clone(), peer, features, transport);
         let started = Peer { connection, session };
-        if let Some(before) = lock(&self.peers).insert(peer, started) {
-            before.connection.disconnected();
-        }
+        let before = lock(&self.peers).insert(peer, started);
+        self.end(before);
+    }
+
+    /// The connection is over.  Its session still reads what came before, and then ends.
+    fn end(&self, peer: Option<Peer>) {
+        let Some(Peer { connection, mut session }) = peer else { return };
+        connection.disconnected();
+        // Without a handle the session would end at once, with messages unread.
+        self.runtime.spawn(async move { session.closed().await });
     }
 }
 
@@ -181,9 +188,7 @@ impl<Inner: ChannelMessageHandler> BaseMessageHandler for OpeningHandler<Inner> 
 
     fn peer_disconnected(&self, peer: PublicKey) {
         let gone = lock(&self.peers).remove(&peer);
-        if let Some(gone) = gone {
-            gone.connection.disconnected();
-        }
+        self.end(gone);
         self.inner.peer_disconnected(peer);
     }
 
@@ -247,15 +252,19 @@ macro_rules! to_inner {
 impl<Inner: ChannelMessageHandler> ChannelMessageHandler for OpeningHandler<Inner> {
     fn handle_open_channel(&self, peer: PublicKey, message: &OpenChannel) {
         let id = message.common_fields.temporary_channel_id;
-        // By the id of an offer of ours the peer may begin another opening.  It is ours too: an
-        // `error` with this id would be about both.
-        let is_ours = self.connection(&peer).is_some_and(|connection| connection.offered(&id))
+        let connection = self.connection(&peer);
+        let connection = connection.as_deref();
+        // What names an opening of ours that is under way is ours too, an offer in the other
+        // direction included: an `error` with this id would be about both.
+        let is_ours = connection.is_some_and(|connection| connection.is_pending(&id))
             || self.routing.route(&peer, message) == Route::Ours;
         if is_ours {
-            self.feed(&peer, &encode(message), |ids| ids.begin(Role::Fundee, id));
-        } else {
-            self.inner.handle_open_channel(peer, message);
+            return self.feed(&peer, &encode(message), |ids| ids.begin(Role::Fundee, id));
         }
+        if let Some(connection) = connection {
+            connection.release(&id);
+        }
+        self.inner.handle_open_channel(peer, message);
     }
 
     fn handle_accept_channel(&self, peer: PublicKey, message: &AcceptChannel) {

@@ -28,10 +28,13 @@ impl Ids {
     /// An opening begins, in which this is our role.
     pub(super) fn begin(&mut self, role: Role, temporary_channel_id: ChannelId) {
         let name = (role, temporary_channel_id);
-        // A peer may retry under the same id.
-        self.forget(name);
-        self.ended.retain(|ended| *ended != name);
-        self.openings.insert(name, None);
+        if self.ended.contains(&name) {
+            // A peer may retry under the same id.
+            self.ended.retain(|ended| *ended != name);
+            self.forget(name);
+        }
+        // A second offer under the id of a pending one makes no other opening.
+        self.openings.entry(name).or_default();
     }
 
     /// `funding_created` tells which channel an opening makes.
@@ -94,9 +97,22 @@ impl Ids {
             || self.openings.contains_key(&(Role::Fundee, *id))
     }
 
-    /// Whether we made an offer by this id.
-    pub(super) fn offered(&self, id: &ChannelId) -> bool {
-        self.openings.contains_key(&(Role::Funder, *id))
+    /// Whether an opening by this id, in either direction, is under way.
+    pub(super) fn is_pending(&self, temporary_channel_id: &ChannelId) -> bool {
+        [Role::Funder, Role::Fundee].into_iter().any(|role| {
+            let name = (role, *temporary_channel_id);
+            self.openings.contains_key(&name) && !self.ended.contains(&name)
+        })
+    }
+
+    /// What has ended under this id is no longer known: the inner handler begins an opening by it.
+    pub(super) fn release(&mut self, temporary_channel_id: &ChannelId) {
+        for name in [Role::Funder, Role::Fundee].map(|role| (role, *temporary_channel_id)) {
+            if self.ended.contains(&name) {
+                self.ended.retain(|ended| *ended != name);
+                self.forget(name);
+            }
+        }
     }
 
     fn forget(&mut self, name: Name) {
@@ -149,10 +165,13 @@ mod tests {
             ids.begin(Role::Fundee, id(number));
             ids.end(&id(number));
         }
-        assert!(ids.contains(&id(0)) && ids.offered(&id(0)));
+        assert!(ids.contains(&id(0)) && ids.is_pending(&id(0)));
         // An id that both sides chose names both openings.
         ids.begin(Role::Fundee, id(0));
         ids.end(&id(0));
         assert_eq!(ids.ended.iter().filter(|(_, ended)| *ended == id(0)).count(), 2);
+        assert!(ids.contains(&id(0)) && !ids.is_pending(&id(0)));
+        ids.release(&id(0));
+        assert!(!ids.contains(&id(0)));
     }
 }
