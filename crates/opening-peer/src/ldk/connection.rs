@@ -308,3 +308,36 @@ impl Drop for SessionEnd {
         self.0.session_ended();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bitcoin::secp256k1::{Secp256k1, SecretKey};
+    use lightning::ln::msgs::TxComplete;
+    use tokio::io::AsyncWriteExt;
+
+    use super::*;
+    use crate::message::encode;
+
+    /// A session that is still saving may outlive its connection, and the next one has begun.
+    #[tokio::test]
+    async fn what_is_written_after_the_disconnect_is_not_sent() {
+        let secret = SecretKey::from_slice(&[1; 32]).unwrap();
+        let peer = secret.public_key(&Secp256k1::signing_only());
+        let outgoing = Arc::<Outgoing>::default();
+        let connection = Connection::new(peer, outgoing.clone());
+        let mut session = SessionEnd(connection.clone());
+        let message = encode(&TxComplete { channel_id: ChannelId([1; 32]) });
+        let frame = [&[0, 0, 0, 34], &message[..]].concat();
+        // In whatever pieces it comes.
+        session.write_all(&frame[..9]).await.unwrap();
+        assert!(outgoing.take().is_empty());
+        session.write_all(&frame[9..]).await.unwrap();
+        session.write_all(&frame).await.unwrap();
+        outgoing.wait().await;
+        assert_eq!(outgoing.take().len(), 2);
+        connection.disconnected();
+        session.write_all(&frame).await.unwrap();
+        session.shutdown().await.unwrap();
+        assert!(outgoing.take().is_empty());
+    }
+}

@@ -73,6 +73,7 @@ async fn a_disconnect_ends_what_is_pending_and_a_reconnect_begins_anew() {
     rig.handler.peer_disconnected(rig.peer);
     assert_eq!(rig.inner.take_calls(), [("peer_disconnected", NONE)]);
     assert!(rig.handler.session(&rig.peer).is_none());
+    assert!(rig.fetch().is_empty());
     assert_eq!(opening.accepted().await.unwrap_err().failure.code(), "disconnected");
     session.closed().await;
     rig.connect();
@@ -137,6 +138,8 @@ async fn what_is_not_fetched_is_bounded() {
             }
         }
     });
+    // Our queue, the part of the session's that the node may fill, and a frame of each.
+    let bound = (256 + 128 + 2 * 64) * 1024 / fee.len();
     // All that can be done without fetching, is.
     let mut before = 0;
     loop {
@@ -144,14 +147,12 @@ async fn what_is_not_fetched_is_bounded() {
             tokio::task::yield_now().await;
         }
         let now = *sent.lock().unwrap();
+        assert!(now <= bound, "{now}");
         if now == before {
             break;
         }
         before = now;
     }
-    // Our queue, the part of the session's that the node may fill, and a frame of each.
-    let bound = (256 + 128 + 2 * 64) * 1024;
-    assert!(before * fee.len() <= bound, "{before}");
     // Fetching makes room.
     assert!(!rig.fetch().is_empty());
     let more = async {

@@ -245,6 +245,27 @@ async fn what_came_before_a_disconnect_is_still_read() {
     assert_eq!(rig.here.failed().await.failure.code(), "peer-error");
 }
 
+/// The channel is saved all the same; its `funding_signed` belonged to the old connection.
+#[tokio::test]
+async fn what_an_old_session_still_says_does_not_reach_the_next_connection() {
+    let mut rig = Rig::new();
+    let mut before = rig.session();
+    let open = rig.offer(OURS, OURS_FROM);
+    rig.handler.handle_open_channel(rig.peer, &open);
+    let accept = rig.accept_channel().await;
+    rig.here.valves.save.shut();
+    let created = rig.raw.funding_created(&open, &accept, made_up_outpoint(7, 1));
+    rig.handler.handle_funding_created(rig.peer, &created);
+    rig.here.valves.save.reached().await;
+    rig.handler.peer_disconnected(rig.peer);
+    rig.inner.take_calls();
+    rig.connect();
+    rig.here.valves.save.open();
+    before.closed().await;
+    assert_eq!(rig.here.saved().await, [channel_id(outpoint(&created))]);
+    assert!(rig.fetch().is_empty());
+}
+
 #[tokio::test]
 async fn an_error_about_one_opening_reaches_only_whose_it_is() {
     let mut rig = Rig::new();
