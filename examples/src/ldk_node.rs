@@ -7,62 +7,38 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use bitcoin::secp256k1::{PublicKey, Secp256k1, Signing, Verification};
-use bitcoin::{FeeRate, Network, Transaction};
-use lightning::blinded_path::message::{BlindedMessagePath, MessageContext, MessageForwardNode};
-use lightning::blinded_path::payment::{BlindedPaymentPath, ReceiveTlvs};
-use lightning::chain::chaininterface::{BroadcasterInterface, ConfirmationTarget, FeeEstimator};
-use lightning::chain::chainmonitor::{ChainMonitor, Persist};
-use lightning::chain::channelmonitor::{ChannelMonitor, ChannelMonitorUpdate};
-use lightning::chain::{BestBlock, ChannelMonitorUpdateStatus, Filter, Listen};
+use bitcoin::secp256k1::PublicKey;
+use bitcoin::{FeeRate, Network};
+use lightning::chain::chainmonitor::ChainMonitor;
+use lightning::chain::{BestBlock, Listen};
 use lightning::events::{ClosureReason, Event, EventsProvider};
 use lightning::ln::channel_state::ChannelDetails;
 use lightning::ln::channelmanager::{ChainParameters, ChannelManager};
+use lightning::ln::msgs::ChannelMessageHandler;
 use lightning::ln::peer_handler::{IgnoringMessageHandler, PeerManager};
 use lightning::ln::types::ChannelId;
-use lightning::onion_message::messenger::{Destination, MessageRouter, OnionMessagePath};
-use lightning::routing::router::{InFlightHtlcs, Route, RouteParameters, Router};
-use lightning::sign::{InMemorySigner, KeysManager, NodeSigner, ReceiveAuthKey};
+use lightning::sign::{KeysManager, NodeSigner};
 use lightning::util::config::UserConfig;
-use lightning::util::logger::{Logger, Record};
-use lightning::util::persist::MonitorName;
 use lightning_net_tokio::SocketDescriptor;
 use opening_core::FundingOutput;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
+use self::parts::{Broadcaster, FixedFee, InMemory, Keys, Monitor, NoRouter, ToLog};
 use crate::chain::RegtestChain;
 use crate::wallet::Wallet;
+
+pub mod parts;
+pub use self::parts::Manager;
 
 /// sat per 1000 weight units, whatever it is for.
 const FEERATE: u32 = 1250;
 /// Nothing here takes longer, unless it never comes.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-type Keys = Arc<KeysManager>;
-type Monitor = ChainMonitor<
-    InMemorySigner,
-    Arc<NoFilter>,
-    Arc<Broadcaster>,
-    Arc<FixedFee>,
-    Arc<ToLog>,
-    Arc<InMemory>,
-    Keys,
->;
-type Manager = ChannelManager<
-    Arc<Monitor>,
-    Arc<Broadcaster>,
-    Keys,
-    Keys,
-    Keys,
-    Arc<FixedFee>,
-    Arc<NoRouter>,
-    Arc<NoRouter>,
-    Arc<ToLog>,
->;
-type Peers = PeerManager<
+type Peers<H> = PeerManager<
     SocketDescriptor,
-    Arc<Manager>,
+    Arc<H>,
     IgnoringMessageHandler,
     IgnoringMessageHandler,
     Arc<ToLog>,
@@ -93,18 +69,19 @@ pub struct LdkAsk {
     pub announce_channel: bool,
 }
 
-/// A running node; it stops when dropped.
-pub struct LdkNode {
+/// A running node; it stops when dropped.  `H` handles its channel messages.
+pub struct LdkNode<H: ChannelMessageHandler + Send + Sync + 'static = Manager> {
     node_id: PublicKey,
     address: SocketAddr,
-    shared: Arc<Shared>,
+    shared: Arc<Shared<H>>,
     stop: watch::Sender<bool>,
 }
 
-struct Shared {
+struct Shared<H: ChannelMessageHandler> {
     manager: Arc<Manager>,
     monitor: Arc<Monitor>,
-    peers: Arc<Peers>,
+    handler: Arc<H>,
+    peers: Arc<Peers<H>>,
     chain: RegtestChain,
     wallet: Wallet,
     inbound: Inbound,
@@ -114,7 +91,7 @@ struct Shared {
     news: watch::Sender<u64>,
 }
 
-impl Shared {
+impl<H: ChannelMessageHandler> Shared<H> {
     fn closed(&self) -> MutexGuard<'_, Vec<(ChannelId, ClosureReason)>> {
         self.closed.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -128,7 +105,20 @@ impl LdkNode {
         wallet: Wallet,
         inbound: Inbound,
     ) -> std::io::Result<Self> {
-        let shared = Arc::new(assemble(seed, chain, wallet, inbound));
+        Self::start_behind(seed, chain, wallet, inbound, |manager| manager).await
+    }
+}
+
+impl<H: ChannelMessageHandler + Send + Sync + 'static> LdkNode<H> {
+    /// The same with a handler of the caller's before LDK's own.
+    pub async fn start_behind(
+        seed: [u8; 32],
+        chain: RegtestChain,
+        wallet: Wallet,
+        inbound: Inbound,
+        handler: impl FnOnce(Arc<Manager>) -> Arc<H>,
+    ) -> std::io::Result<Self> {
+        let shared = Arc::new(assemble(seed, chain, wallet, inbound, handler));
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
         let node_id = shared.manager.get_our_node_id();
@@ -146,6 +136,16 @@ impl LdkNode {
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// What handles its channel messages.
+    pub fn handler(&self) -> &Arc<H> {
+        &self.shared.handler
+    }
+
+    /// Sends what handlers have queued.
+    pub fn process_events(&self) {
+        self.shared.peers.process_events();
     }
 
     /// Connects to a peer and waits until both `init` messages have passed.
@@ -213,16 +213,22 @@ impl LdkNode {
     }
 }
 
-impl Drop for LdkNode {
+impl<H: ChannelMessageHandler + Send + Sync + 'static> Drop for LdkNode<H> {
     fn drop(&mut self) {
         self.stop.send_replace(true);
         self.shared.peers.disconnect_all_peers();
     }
 }
 
-fn assemble(seed: [u8; 32], chain: RegtestChain, wallet: Wallet, inbound: Inbound) -> Shared {
+fn assemble<H: ChannelMessageHandler>(
+    seed: [u8; 32],
+    chain: RegtestChain,
+    wallet: Wallet,
+    inbound: Inbound,
+    handler: impl FnOnce(Arc<Manager>) -> Arc<H>,
+) -> Shared<H> {
     let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    let (logger, fees) = (Arc::new(ToLog), Arc::new(FixedFee));
+    let (logger, fees) = (Arc::new(ToLog), Arc::new(FixedFee(FEERATE)));
     let keys = Arc::new(KeysManager::new(&seed, 1, 1, true));
     let broadcaster = Arc::new(Broadcaster(chain.clone()));
     let monitor = Arc::new(ChainMonitor::new(
@@ -253,8 +259,9 @@ fn assemble(seed: [u8; 32], chain: RegtestChain, wallet: Wallet, inbound: Inboun
         ChainParameters { network: Network::Regtest, best_block: BestBlock::new(tip, height) },
         u32::try_from(since_epoch.as_secs()).unwrap_or(u32::MAX),
     ));
+    let handler = handler(manager.clone());
     let peers = Arc::new(PeerManager::new_channel_only(
-        manager.clone(),
+        handler.clone(),
         IgnoringMessageHandler {},
         u32::try_from(since_epoch.as_secs()).unwrap_or(u32::MAX),
         &seed,
@@ -263,10 +270,14 @@ fn assemble(seed: [u8; 32], chain: RegtestChain, wallet: Wallet, inbound: Inboun
         monitor.clone(),
     ));
     let (closed, news) = (Mutex::default(), watch::Sender::new(0));
-    Shared { manager, monitor, peers, chain, wallet, inbound, config, closed, news }
+    Shared { manager, monitor, handler, peers, chain, wallet, inbound, config, closed, news }
 }
 
-async fn listen(listener: TcpListener, peers: Arc<Peers>, mut stopped: watch::Receiver<bool>) {
+async fn listen<H: ChannelMessageHandler + Send + Sync + 'static>(
+    listener: TcpListener,
+    peers: Arc<Peers<H>>,
+    mut stopped: watch::Receiver<bool>,
+) {
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -280,7 +291,10 @@ async fn listen(listener: TcpListener, peers: Arc<Peers>, mut stopped: watch::Re
 }
 
 /// What LDK leaves to its user: to hand on blocks, to answer events, to send what is queued.
-async fn work(shared: Arc<Shared>, mut stopped: watch::Receiver<bool>) {
+async fn work<H: ChannelMessageHandler>(
+    shared: Arc<Shared<H>>,
+    mut stopped: watch::Receiver<bool>,
+) {
     let mut tip = shared.chain.tip();
     let mut height = shared.manager.current_best_block().height;
     loop {
@@ -306,7 +320,7 @@ async fn work(shared: Arc<Shared>, mut stopped: watch::Receiver<bool>) {
     }
 }
 
-fn on_event(shared: &Shared, event: Event) {
+fn on_event<H: ChannelMessageHandler>(shared: &Shared<H>, event: Event) {
     match event {
         Event::FundingGenerationReady {
             temporary_channel_id,
@@ -357,114 +371,5 @@ fn on_event(shared: &Shared, event: Event) {
             shared.closed().push((channel_id, reason));
         }
         _ => {}
-    }
-}
-
-struct FixedFee;
-
-impl FeeEstimator for FixedFee {
-    fn get_est_sat_per_1000_weight(&self, _target: ConfirmationTarget) -> u32 {
-        FEERATE
-    }
-}
-
-struct Broadcaster(RegtestChain);
-
-impl BroadcasterInterface for Broadcaster {
-    fn broadcast_transactions(&self, transactions: &[&Transaction]) {
-        for transaction in transactions {
-            if let Err(error) = self.0.broadcast(transaction) {
-                log::error!("ldk's transaction is rejected: {error}");
-            }
-        }
-    }
-}
-
-/// Nothing outlives the process, and nothing is ever in flight.
-struct InMemory;
-
-impl Persist<InMemorySigner> for InMemory {
-    fn persist_new_channel(
-        &self,
-        _name: MonitorName,
-        _monitor: &ChannelMonitor<InMemorySigner>,
-    ) -> ChannelMonitorUpdateStatus {
-        ChannelMonitorUpdateStatus::Completed
-    }
-
-    fn update_persisted_channel(
-        &self,
-        _name: MonitorName,
-        _update: Option<&ChannelMonitorUpdate>,
-        _monitor: &ChannelMonitor<InMemorySigner>,
-    ) -> ChannelMonitorUpdateStatus {
-        ChannelMonitorUpdateStatus::Completed
-    }
-
-    fn archive_persisted_channel(&self, _name: MonitorName) {}
-}
-
-/// Whole blocks are handed over: there is nothing to filter.
-struct NoFilter;
-
-impl Filter for NoFilter {
-    fn register_tx(&self, _txid: &bitcoin::Txid, _script_pubkey: &bitcoin::Script) {}
-
-    fn register_output(&self, _output: lightning::chain::WatchedOutput) {}
-}
-
-struct ToLog;
-
-impl Logger for ToLog {
-    fn log(&self, record: Record<'_>) {
-        log::debug!(target: "ldk", "{} {}", record.module_path, record.args);
-    }
-}
-
-/// There is nowhere to pay to.
-struct NoRouter;
-
-impl Router for NoRouter {
-    fn find_route(
-        &self,
-        _payer: &PublicKey,
-        _parameters: &RouteParameters,
-        _first_hops: Option<&[&ChannelDetails]>,
-        _in_flight: InFlightHtlcs,
-    ) -> Result<Route, &'static str> {
-        Err("this node only opens channels")
-    }
-
-    fn create_blinded_payment_paths<T: Signing + Verification>(
-        &self,
-        _recipient: PublicKey,
-        _first_hops: Vec<ChannelDetails>,
-        _tlvs: ReceiveTlvs,
-        _amount_msats: Option<u64>,
-        _secp: &Secp256k1<T>,
-    ) -> Result<Vec<BlindedPaymentPath>, ()> {
-        Err(())
-    }
-}
-
-impl MessageRouter for NoRouter {
-    fn find_path(
-        &self,
-        _sender: PublicKey,
-        _peers: Vec<PublicKey>,
-        _destination: Destination,
-    ) -> Result<OnionMessagePath, ()> {
-        Err(())
-    }
-
-    fn create_blinded_paths<T: Signing + Verification>(
-        &self,
-        _recipient: PublicKey,
-        _key: ReceiveAuthKey,
-        _context: MessageContext,
-        _peers: Vec<MessageForwardNode>,
-        _secp: &Secp256k1<T>,
-    ) -> Result<Vec<BlindedMessagePath>, ()> {
-        Err(())
     }
 }

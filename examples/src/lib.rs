@@ -4,6 +4,7 @@ pub mod chain;
 pub mod control;
 pub mod demo;
 pub mod ldk_node;
+pub mod ldk_peer_manager;
 pub mod logging;
 pub mod our_node;
 pub mod wallet;

@@ -228,6 +228,9 @@ pub enum Failure {
     /// The transaction was to fund a batch that failed: part of it must never be broadcast.
     #[error("transaction {0} belongs to a batch that failed")]
     Condemned(Txid),
+    /// The node sent `error` for the channel itself.
+    #[error("this node ended it: {0}")]
+    NodeError(String),
     /// The node cancelled, or dropped its handle.
     #[error("cancelled by this node")]
     Cancelled,
@@ -270,13 +273,14 @@ impl Failure {
             Self::Panicked => "internal-panic",
             Self::BatchFailed(_) => "batch-failed",
             Self::Condemned(_) => "transaction-condemned",
+            Self::NodeError(_) => "node-error",
             Self::Cancelled => "cancelled",
             Self::Disconnected => "disconnected",
         }
     }
 
     /// What the peer is told in `error`: a closed set of texts with the numbers of the rule in
-    /// them, and the policy's own public text.  `None` where the peer ended it itself.
+    /// them, and the policy's own public text.  `None` where the peer ended it itself, or has been told.
     pub fn reply(&self) -> Option<String> {
         Some(match self {
             Self::Negotiation(error) if error.is_ours() => INTERNAL_ERROR.into(),
@@ -304,7 +308,7 @@ impl Failure {
             | Self::Signer { .. }
             | Self::SignerSilent { .. }
             | Self::Store(_) => INTERNAL_ERROR.into(),
-            Self::PeerError(_) | Self::Disconnected => return None,
+            Self::PeerError(_) | Self::NodeError(_) | Self::Disconnected => return None,
         })
     }
 }

@@ -7,7 +7,7 @@
 //! * [`store`]: where opened channels are kept; [`funding`]: what the wallet brings.
 //! * [`wallet`]: a wallet that funds channels by itself, and [`fund`], an opening with one.
 //! * [`event`] and [`failure`]: what happened, and why, for programs, operators and peers.
-//! * [`ldk`]: an opened channel in the types of LDK.
+//! * [`ldk`]: behind LDK's `PeerManager`, and an opened channel in the types of LDK.
 //! * `testing` (with the feature of that name): parts and connections that go wrong on purpose.
 //! * [`message`]: bytes to LDK's message types and back; [`transport`]: BOLT 8 and plaintext.
 

@@ -144,6 +144,12 @@ pub trait RestOfNode: Send + Sync + 'static {
         false
     }
 
+    /// Whether the node has a channel of this id elsewhere, with anyone: no opening may use its
+    /// outpoint (B2-CID-B-01).
+    fn uses(&self, _channel_id: &ChannelId) -> bool {
+        false
+    }
+
     /// The script to close a channel to which was opened without one; `None` leaves it to the node
     /// to answer the peer's `shutdown`, which it gets as a message.
     fn closing_script(&self, _opened: &Opened) -> Option<ScriptBuf> {

@@ -32,8 +32,8 @@ pub(crate) struct Claim {
 }
 
 impl Openings {
-    /// Channels that the node has elsewhere: no opening may use their outpoints.
-    pub fn taken(&self, channel_ids: impl IntoIterator<Item = ChannelId>) {
+    /// Channels that the store has: no opening may use their outpoints.
+    pub(super) fn taken(&self, channel_ids: impl IntoIterator<Item = ChannelId>) {
         lock(&self.names).channel_ids.extend(channel_ids);
     }
 
@@ -45,7 +45,7 @@ impl Openings {
     /// Takes a channel id for one opening (B2-CID-B-01; LDK and eclair both met peers that
     /// used an outpoint twice).
     pub(crate) fn claim(self: &Arc<Self>, channel_id: ChannelId) -> Result<Claim, Failure> {
-        if lock(&self.names).channel_ids.insert(channel_id) {
+        if !self.node.rest.uses(&channel_id) && lock(&self.names).channel_ids.insert(channel_id) {
             Ok(Claim { openings: self.clone(), channel_id, kept: false })
         } else {
             Err(Failure::OutpointInUse(channel_id))

@@ -123,7 +123,7 @@ impl Task {
         }
         if let Ok(Message::Error(error)) = decode(bytes) {
             let pending = self.pending(&error.channel_id);
-            self.interrupt(pending, || Failure::Cancelled);
+            self.interrupt(pending, || Failure::NodeError(error.data.clone()));
             self.end_opened(&error.channel_id, || End::NodeError(error.data.clone()));
         }
     }

@@ -182,12 +182,18 @@ pub const CUSTOM_TYPES: [u16; 2] = [32769, 32770];
 #[derive(Default)]
 pub struct Rest {
     owned: Mutex<HashSet<ChannelId>>,
+    used: Mutex<HashSet<ChannelId>>,
     messages: Mutex<Vec<Vec<u8>>>,
 }
 
 impl Rest {
     pub fn own(&self, id: ChannelId) {
         self.owned.lock().unwrap().insert(id);
+    }
+
+    /// The node has this channel elsewhere.
+    pub fn use_elsewhere(&self, id: ChannelId) {
+        self.used.lock().unwrap().insert(id);
     }
 
     /// What it was handed since this was asked last.
@@ -203,6 +209,10 @@ impl RestOfNode for Rest {
 
     fn owns(&self, _peer: &PublicKey, channel_id: &ChannelId) -> bool {
         self.owned.lock().unwrap().contains(channel_id)
+    }
+
+    fn uses(&self, channel_id: &ChannelId) -> bool {
+        self.used.lock().unwrap().contains(channel_id)
     }
 
     fn message(&self, _peer: &PublicKey, message: &[u8]) {

@@ -23,7 +23,7 @@ use opening_core::{
 };
 use opening_peer::message::{Message, decode, encode};
 use opening_peer::session::default_features;
-use opening_peer::transport::{Reader, Writer, in_memory_pair};
+use opening_peer::transport::{Reader, Transport, Writer, in_memory_pair};
 use opening_peer::{Greeting, Openings, Session};
 
 use super::node_id;
@@ -54,9 +54,7 @@ impl RawPeer {
         features: InitFeatures,
     ) -> (Self, Session) {
         let (near, far) = in_memory_pair();
-        let (reader, writer) = far.split();
-        let secp = Secp256k1::new();
-        let mut peer = Self { reader, writer, secp, secret, heard: Vec::new() };
+        let mut peer = Self::over(far, secret);
         let init = Init { features, networks: None, remote_network_address: None };
         let exchange = async {
             peer.send(&init).await;
@@ -65,6 +63,12 @@ impl RawPeer {
         let starting = Session::start(openings.clone(), node_id(secret), near, Greeting::default());
         let (session, ()) = tokio::join!(starting, exchange);
         (peer, session.unwrap())
+    }
+
+    /// At one end of a connection whose `init`s are someone else's concern.
+    pub fn over(transport: Transport, secret: u8) -> Self {
+        let (reader, writer) = transport.split();
+        Self { reader, writer, secp: Secp256k1::new(), secret, heard: Vec::new() }
     }
 
     pub async fn send<M: wire::Type>(&mut self, message: &M) {

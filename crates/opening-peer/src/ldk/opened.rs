@@ -1,4 +1,4 @@
-//! An opened channel in LDK's types, for a node that goes on with LDK's parts.
+//! An opened channel in the types of LDK, for a node that goes on with its parts.
 
 use bitcoin::Amount;
 use bitcoin::secp256k1::PublicKey;
