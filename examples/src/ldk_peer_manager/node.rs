@@ -1,6 +1,6 @@
 //! How this library and LDK's `ChannelManager` are put behind one `PeerManager`.
 
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use bitcoin::Network;
@@ -38,14 +38,14 @@ pub type Handler = OpeningHandler<Watched<Manager>>;
 /// they are the node's to operate.
 #[derive(Default)]
 pub struct Handed {
-    manager: OnceLock<Arc<Manager>>,
+    manager: OnceLock<Weak<Manager>>,
     messages: Mutex<Vec<Vec<u8>>>,
     news: watch::Sender<usize>,
 }
 
 impl RestOfNode for Handed {
     fn uses(&self, channel_id: &ChannelId) -> bool {
-        let channels = self.manager.get().map(|manager| manager.list_channels());
+        let channels = self.manager.get().and_then(Weak::upgrade).map(|it| it.list_channels());
         channels.is_some_and(|channels| channels.iter().any(|it| it.channel_id == *channel_id))
     }
 
@@ -98,7 +98,7 @@ impl MixedNode {
         let mut watched = None;
         let shown = openings.clone();
         let behind = |manager: Arc<Manager>| {
-            handed.manager.get_or_init(|| manager.clone());
+            handed.manager.get_or_init(|| Arc::downgrade(&manager));
             let inner = watched.insert(Arc::new(Watched::new(manager))).clone();
             let by_amount = |_: &PublicKey, offer: &OpenChannel| {
                 let is_ours = offer.common_fields.funding_satoshis >= OURS_FROM;

@@ -262,14 +262,16 @@ impl Task {
     pub(super) fn on_early(&mut self, early: Early) -> Flow {
         for bytes in early.into_messages() {
             match decode(&bytes) {
+                // Told already when it came.
+                Ok(Message::Error(error)) => self.end_opened_by_peer(&error, &bytes),
+                // The peer says the rest again on its next connection.
+                _ if !self.is_connected() => {}
                 Ok(Message::ChannelReady(message)) => self.on_channel_ready(&message, &bytes),
                 Ok(Message::Shutdown(message)) => {
                     if let close @ Flow::Close(_) = self.on_shutdown(&message, &bytes) {
                         return close;
                     }
                 }
-                // Told already when it came.
-                Ok(Message::Error(error)) => self.end_opened_by_peer(&error, &bytes),
                 _ => self.openings.node.rest.message(&self.peer, &bytes),
             }
         }
