@@ -5,6 +5,25 @@
 //!   Batch::complete                   -->  PendingBatch: funding_created is out to each
 //!   PendingBatch::opened              -->  every channel saved, and one permit to broadcast
 //! ```
+//!
+//! ```no_run
+//! # use opening_peer::session::Batch;
+//! # use opening_peer::wallet::Funding;
+//! # use opening_peer::{Ask, Session};
+//! # async fn fund(sessions: &[Session], ask: Ask, wallet: &dyn Funding)
+//! #     -> Result<(), Box<dyn std::error::Error>> {
+//! let mut accepted = Vec::new();
+//! for session in sessions {
+//!     accepted.push(session.open(ask.clone()).await?.accepted().await?);
+//! }
+//! let batch = Batch::new(accepted);
+//! let built = wallet.build(&batch.outputs()).await?;
+//! let mut pending = batch.complete(built.clone()).await.map_err(|(error, _batch)| error)?;
+//! let (_channels, permit) = pending.opened().await?; // all verified and saved
+//! wallet.sign_and_broadcast(&permit, &built).await?;
+//! # Ok(())
+//! # }
+//! ```
 
 use core::fmt;
 use std::sync::Arc;
