@@ -27,7 +27,8 @@ pub struct Confirmation {
     pub block_height: u32,
     /// Its place in the block; the coinbase is 0.
     pub transaction_index: u32,
-    /// Blocks on top of and with its own: 1 when just mined.
+    /// Blocks on top of and with its own: 1 when just mined.  0 is not in a block, the same as
+    /// [`unconfirmed`](crate::Openings::unconfirmed).
     pub depth: u32,
 }
 
@@ -88,6 +89,13 @@ pub struct Progress {
     /// Of a channel in a batch: all channels of the transaction are saved, so that it may have
     /// been broadcast.
     pub is_batch_saved: bool,
+}
+
+impl Progress {
+    /// Whether the peer is to hear of any of it.
+    pub(crate) fn says_something(&self) -> bool {
+        self.local.is_some() || self.local_shutdown.is_some()
+    }
 }
 
 /// Why an opened channel failed, and what is left to do.
@@ -161,7 +169,7 @@ impl Opened {
     }
 }
 
-/// The funding transaction in a block.
+/// The funding transaction in a block: its depth is not 0.
 #[derive(Clone, Copy, Debug)]
 struct Confirmed {
     short_channel_id: ShortChannelId,
@@ -176,6 +184,8 @@ pub struct WaitForReady {
     progress: Progress,
     confirmed: Option<Confirmed>,
     remote: Option<RemoteReady>,
+    /// The peer has sent `shutdown`, in this process.
+    remote_shuts_down: bool,
 }
 
 impl WaitForReady {
@@ -186,7 +196,7 @@ impl WaitForReady {
 
     /// After a restart: the chain is shown anew, the peer repeats itself.
     pub fn restore(opened: Arc<Opened>, progress: Progress) -> Self {
-        Self { opened, progress, confirmed: None, remote: None }
+        Self { opened, progress, confirmed: None, remote: None, remote_shuts_down: false }
     }
 
     /// The channel.
@@ -226,7 +236,7 @@ impl WaitForReady {
         let short_channel_id = ShortChannelId::new(block_height, transaction_index, outpoint.vout)
             .ok_or(EvidenceError::OutOfRange)?;
         let is_coinbase = confirmation.transaction.is_coinbase();
-        self.confirmed = Some(Confirmed { short_channel_id, depth, is_coinbase });
+        self.confirmed = (depth > 0).then_some(Confirmed { short_channel_id, depth, is_coinbase });
         self.progress.was_confirmed |= depth > 0;
         Ok(())
     }
@@ -294,6 +304,16 @@ impl WaitForReady {
         self.progress.local_shutdown.get_or_insert(script);
     }
 
+    /// The peer's `shutdown`.
+    pub fn remote_shuts_down(&mut self) {
+        self.remote_shuts_down = true;
+    }
+
+    /// Whether a side has sent `shutdown`: the channel is the node's to close.
+    pub fn is_closing(&self) -> bool {
+        self.progress.local_shutdown.is_some() || self.remote_shuts_down
+    }
+
     /// The channel has failed.  The first reason counts.
     pub fn fail(&mut self, failure: ChannelFailure) {
         self.progress.failed.get_or_insert(failure);
@@ -318,7 +338,7 @@ impl WaitForReady {
     /// nobody shuts it down (B7-ANN-B-01, B7-ANN-B-02).
     pub fn may_be_announced(&self) -> bool {
         self.opened.announce_channel
-            && self.progress.local_shutdown.is_none()
+            && !self.is_closing()
             && self.depth() >= ANNOUNCEMENT_DEPTH
             && self.ready().is_some()
     }

@@ -71,12 +71,14 @@ impl ReestablishError {
 }
 
 /// The commitment of ours that the peer says we revoked last: to judge its message, its point is
-/// needed.
+/// needed.  `None` too where nothing can be proved, because there is no such commitment, or what
+/// should be our secret is none.
 pub fn revoked_commitment(message: &ChannelReestablish) -> Option<u64> {
+    let may_prove = SecretKey::from_slice(&message.your_last_per_commitment_secret).is_ok();
     message
         .next_remote_commitment_number
         .checked_sub(1)
-        .filter(|commitment| *commitment <= MAX_COMMITMENT)
+        .filter(|commitment| *commitment <= MAX_COMMITMENT && may_prove)
 }
 
 /// Judges what the peer remembers.  `our_point` is our point of [`revoked_commitment`], if there is

@@ -3,30 +3,29 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use bitcoin::ScriptBuf;
 use bitcoin::secp256k1::PublicKey;
-use bitcoin::{ScriptBuf, Transaction};
 use lightning::ln::msgs::ChannelReady;
 use lightning::ln::types::ChannelId;
 use opening_core::{Feature, NegotiatedFeatures, Role, ShortChannelId};
 use tokio::sync::oneshot;
-use tokio::time::timeout;
 
+use super::evidence::ConfirmError;
 use super::{Openings, lock};
 use crate::driver::signer::Signer;
-use crate::event::{End, Event, Spender};
+use crate::event::Event;
 use crate::failure::{Failure, Stage};
-use crate::negotiation::ready::{
-    Confirmation, EvidenceError, LocalReady, Progress, Ready, WaitForReady,
-};
+use crate::negotiation::ready::{LocalReady, Progress, Ready, WaitForReady};
 use crate::negotiation::{BroadcastPermit, Opened};
 use crate::session::Command;
-use crate::store::StoreError;
 
 /// Opened channels by their id, and by their peer.
 #[derive(Default)]
 pub(super) struct Channels {
     by_id: HashMap<ChannelId, Channel>,
     by_peer: HashMap<PublicKey, Vec<ChannelId>>,
+    /// Being saved, and with whom: it is not known yet whether there is a channel.
+    saving: HashMap<ChannelId, PublicKey>,
     /// Entries of the store that cannot be read: there is a channel, but nobody knows whose.
     pub(super) damaged: HashSet<ChannelId>,
 }
@@ -34,36 +33,57 @@ pub(super) struct Channels {
 pub(super) struct Channel {
     pub(super) wait: WaitForReady,
     /// What of its progress is durable.
-    kept: Progress,
+    pub(super) kept: Progress,
     /// One write at a time, so that an older one never comes last.
-    writing: Arc<tokio::sync::Mutex<()>>,
+    pub(super) writing: Arc<tokio::sync::Mutex<()>>,
+    /// Someone writes until all that became of it is durable.
+    pub(super) is_noting: bool,
+    /// It is being removed: nothing happens to it any more.
+    is_leaving: bool,
     /// Counted among those of its peer that have not confirmed.
     is_counted: bool,
     /// Both `channel_ready` have passed, and the node knows.
     pub(super) is_in_use: bool,
-    /// The node knows that it may announce the channel.
-    is_announced: bool,
+    /// By which place in the chain the node knows that it may announce the channel.
+    announced: Option<ShortChannelId>,
     /// More than one permit to broadcast has been given.
     pub(super) is_permitted_again: bool,
+    /// How often the node was reminded that its funding has not confirmed.
+    pub(super) reminders: u32,
 }
 
 impl Channels {
-    pub(super) fn get(&self, id: &ChannelId) -> Option<&Channel> {
-        self.by_id.get(id)
+    /// A channel to which things happen.
+    pub(super) fn get_mut(&mut self, id: &ChannelId) -> Option<&mut Channel> {
+        self.by_id.get_mut(id).filter(|channel| !channel.is_leaving)
     }
 
-    pub(super) fn get_mut(&mut self, id: &ChannelId) -> Option<&mut Channel> {
-        self.by_id.get_mut(id)
+    /// Every channel to which things happen.
+    pub(super) fn each(&mut self) -> impl Iterator<Item = &mut Channel> {
+        self.by_id.values_mut().filter(|channel| !channel.is_leaving)
+    }
+
+    /// Its lock for writing, even while it is being removed.
+    pub(super) fn writing(&self, id: &ChannelId) -> Option<Arc<tokio::sync::Mutex<()>>> {
+        self.by_id.get(id).map(|channel| channel.writing.clone())
+    }
+
+    /// Begins the removal of a channel.  There is no way back.
+    pub(super) fn leave(&mut self, id: &ChannelId) -> Option<Arc<Opened>> {
+        let channel = self.get_mut(id)?;
+        channel.is_leaving = true;
+        Some(channel.wait.opened().clone())
     }
 
     fn insert(&mut self, channel: Channel) {
         let opened = channel.wait.opened();
         let (id, peer) = (opened.channel_id, opened.reference.peer);
+        self.saving.remove(&id);
         self.by_peer.entry(peer).or_default().push(id);
         self.by_id.insert(id, channel);
     }
 
-    fn remove(&mut self, id: &ChannelId) -> Option<Channel> {
+    pub(super) fn remove(&mut self, id: &ChannelId) -> Option<Channel> {
         let channel = self.by_id.remove(id)?;
         let peer = channel.wait.opened().reference.peer;
         if let Some(ids) = self.by_peer.get_mut(&peer) {
@@ -86,23 +106,24 @@ pub(crate) enum Step {
     Say(ChannelReady),
 }
 
-/// Why evidence about a channel had no effect.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum ConfirmError {
-    /// No channel that waits has this id.
-    #[error("no channel has this id")]
-    UnknownChannel,
-    /// It is not about the channel's funding output.
-    #[error(transparent)]
-    Evidence(#[from] EvidenceError),
-    /// It counts, and `channel_ready` is due, but our signer or store did not do its part.  The
-    /// next evidence asks again.
-    #[error("channel_ready is due, but this node could not make it")]
-    NotReady,
-}
-
 impl Openings {
+    /// A channel with this peer is being saved, and will be one unless [`not_saved`] is told.
+    ///
+    /// [`not_saved`]: Self::not_saved
+    pub(super) fn begins_saving(&self, opened: &Opened) {
+        lock(&self.channels).saving.insert(opened.channel_id, opened.reference.peer);
+    }
+
+    /// It is known that the channel is not kept.
+    pub(super) fn not_saved(&self, id: &ChannelId) {
+        lock(&self.channels).saving.remove(id);
+    }
+
+    /// Whether a channel with this peer is being saved, on whatever connection it was opened.
+    pub(crate) fn is_saving(&self, peer: &PublicKey, id: &ChannelId) -> bool {
+        lock(&self.channels).saving.get(id) == Some(peer)
+    }
+
     /// Takes in a channel that is saved.
     pub(crate) fn take_in(&self, opened: Arc<Opened>, progress: Progress) {
         let is_counted = opened.role() == Role::Fundee && !progress.was_confirmed;
@@ -113,20 +134,25 @@ impl Openings {
             wait: WaitForReady::restore(opened, progress.clone()),
             kept: progress,
             writing: Arc::default(),
+            is_noting: false,
+            is_leaving: false,
             is_counted,
             is_in_use: false,
-            is_announced: false,
+            announced: None,
             is_permitted_again: false,
+            reminders: 0,
         };
         lock(&self.channels).insert(channel);
     }
 
-    /// Whether this node has the channel with this peer, whichever session opened it.
+    /// Whether this node has the channel with this peer, whichever session opened it, or is about
+    /// to.
     // Not with anyone: a stranger must not learn which outpoints are channels of ours.
     pub(crate) fn has_channel(&self, peer: &PublicKey, channel_id: &ChannelId) -> bool {
         let channels = lock(&self.channels);
-        let channel = channels.get(channel_id);
+        let channel = channels.by_id.get(channel_id);
         channel.is_some_and(|channel| channel.wait.opened().reference.peer == *peer)
+            || channels.saving.get(channel_id) == Some(peer)
             || channels.damaged.contains(channel_id)
     }
 
@@ -134,13 +160,18 @@ impl Openings {
     pub(crate) fn channels_with(&self, peer: &PublicKey) -> Vec<Arc<Opened>> {
         let channels = lock(&self.channels);
         let ids = channels.by_peer.get(peer).into_iter().flatten();
-        ids.filter_map(|id| channels.get(id)).map(|channel| channel.wait.opened().clone()).collect()
+        let channels = ids.filter_map(|id| channels.by_id.get(id));
+        let living = channels.filter(|channel| !channel.is_leaving);
+        living.map(|channel| channel.wait.opened().clone()).collect()
     }
 
-    /// What the peer hears of a channel that has failed.
-    pub(crate) fn failed(&self, id: &ChannelId) -> Option<String> {
-        let failed = self.with(id, |channel| channel.wait.progress().failed.clone());
-        failed.flatten().map(|failure| failure.reason)
+    /// Whether this is a channel with this peer that has failed.
+    pub(crate) fn has_failed(&self, peer: &PublicKey, id: &ChannelId) -> bool {
+        self.with(id, |channel| {
+            channel.wait.opened().reference.peer == *peer
+                && channel.wait.progress().failed.is_some()
+        })
+        .unwrap_or(false)
     }
 
     /// The channel and what became of it.
@@ -153,72 +184,7 @@ impl Openings {
     }
 
     pub(super) fn each(&self, act: impl FnMut(&mut Channel)) {
-        lock(&self.channels).by_id.values_mut().for_each(act);
-    }
-
-    /// The funding transaction of an opened channel is in a block.  Returns when the depth is
-    /// updated and `channel_ready`, if it was due and the peer is connected, sent.
-    ///
-    /// A transaction that spends the agreed inputs but does not pay the channel fails it
-    /// (B2-CR-S-01).
-    pub async fn confirmed(
-        self: &Arc<Self>,
-        channel_id: ChannelId,
-        confirmation: Confirmation,
-    ) -> Result<(), ConfirmError> {
-        let confirmed = self.with(&channel_id, |channel| {
-            channel.wait.confirmed(&confirmation)?;
-            Ok((channel.wait.short_channel_id(), channel.no_longer_counts()))
-        });
-        match confirmed.ok_or(ConfirmError::UnknownChannel)? {
-            Ok((short_channel_id, of_peer)) => {
-                self.taken_short_channel_ids(short_channel_id);
-                if let Some(peer) = of_peer {
-                    self.uncount_unconfirmed(&peer);
-                }
-            }
-            Err(error) => {
-                if matches!(error, EvidenceError::WrongOutput | EvidenceError::NoSuchOutput(_)) {
-                    self.fail_channel(&channel_id, End::WrongFunding(error));
-                }
-                return Err(error.into());
-            }
-        }
-        self.note(channel_id);
-        self.advance(channel_id).await?;
-        self.tell_if_announceable(&channel_id);
-        Ok(())
-    }
-
-    /// A reorganisation took the funding transaction's block away.
-    pub fn unconfirmed(&self, channel_id: &ChannelId) -> Result<(), ConfirmError> {
-        let known = self.with(channel_id, |channel| channel.wait.unconfirmed());
-        known.ok_or(ConfirmError::UnknownChannel)
-    }
-
-    /// A transaction in a block spends the funding output: the channel has failed, and the node
-    /// resolves what it claims (B5-MON-B-02).
-    pub fn spent(
-        self: &Arc<Self>,
-        channel_id: &ChannelId,
-        transaction: &Transaction,
-    ) -> Result<Spender, ConfirmError> {
-        let opened = self.with(channel_id, |channel| channel.wait.opened().clone());
-        let opened = opened.ok_or(ConfirmError::UnknownChannel)?;
-        let outpoint = opened.parameters.funding_outpoint;
-        if !transaction.input.iter().any(|input| input.previous_output == outpoint) {
-            return Err(EvidenceError::WrongTransaction.into());
-        }
-        let txid = transaction.compute_txid();
-        let spender = if txid == opened.remote_commitment.transaction.compute_txid() {
-            Spender::RemoteCommitment
-        } else if txid == opened.local_commitment.transaction.compute_txid() {
-            Spender::LocalCommitment
-        } else {
-            Spender::Other
-        };
-        self.fail_channel(channel_id, End::Spent { txid, spender });
-        Ok(spender)
+        lock(&self.channels).each().for_each(act);
     }
 
     /// The channel that a payment coming in under this short channel id is for: by every alias
@@ -226,17 +192,19 @@ impl Openings {
     /// (B2-CR-S-10).
     pub fn channel_known_as(&self, short_channel_id: ShortChannelId) -> Option<ChannelId> {
         let channels = lock(&self.channels);
-        let mut known = channels.by_id.values();
-        let known = known.find(|channel| channel.wait.is_known_as(short_channel_id));
+        let mut channels = channels.by_id.values();
+        let known = channels.find(|channel| channel.wait.is_known_as(short_channel_id));
         known.map(|channel| channel.wait.opened().channel_id)
     }
 
     /// Leave to broadcast the funding transaction of a channel that this node funds, for whoever
-    /// has lost the one that came with it; `None` where there is none to give.
+    /// has lost the one that came with it; `None` where there is none to give: the channel is not
+    /// ours to fund, has failed, or is one of a batch of which not all are saved.
     pub fn broadcast_permit(&self, channel_id: &ChannelId) -> Option<BroadcastPermit> {
         self.with(channel_id, |channel| {
             let opened = channel.wait.opened().clone();
-            let is_ours = opened.role() == Role::Funder && channel.is_whole();
+            let goes_on = channel.wait.progress().failed.is_none();
+            let is_ours = opened.role() == Role::Funder && channel.is_whole() && goes_on;
             is_ours.then(|| {
                 channel.is_permitted_again = true;
                 BroadcastPermit::again(&opened)
@@ -257,7 +225,10 @@ impl Openings {
             local.map(|local| channel.wait.promise(LocalReady { alias: Some(alias), ..local }))
         });
         promised.ok_or(ConfirmError::UnknownChannel)?.ok_or(ConfirmError::NotReady)?;
-        self.write(channel_id).await.map_err(|_| ConfirmError::NotReady)?;
+        if self.write(channel_id).await.is_err() {
+            self.note(channel_id);
+            return Err(ConfirmError::NotReady);
+        }
         let peer = self.with(&channel_id, |channel| channel.wait.opened().reference.peer);
         if let Some(peer) = peer {
             self.send_to(&peer, Command::SayAgain { channel_id });
@@ -301,7 +272,12 @@ impl Openings {
                 }
             });
         }
-        Ok(self.write(id).await?)
+        let written = self.write(id).await;
+        if written.is_err() {
+            // Said as soon as the store has done it.
+            self.note(id);
+        }
+        Ok(written?)
     }
 
     /// The peer's `channel_ready`.
@@ -313,7 +289,7 @@ impl Openings {
         self.with(id, |channel| channel.is_in_use).unwrap_or(false)
     }
 
-    /// The channel in use, once.
+    /// The channel in use, once.  Our `channel_ready` is out.
     pub(crate) fn becomes_ready(&self, id: &ChannelId) -> Option<Ready> {
         self.with(id, |channel| {
             let ready = channel.wait.ready().filter(|_| !channel.is_in_use)?;
@@ -326,8 +302,11 @@ impl Openings {
     pub(crate) fn tell_if_announceable(&self, id: &ChannelId) {
         let announceable = self.with(id, |channel| {
             let may_be = channel.is_in_use && channel.wait.may_be_announced();
-            let ready = channel.wait.ready().filter(|_| may_be && !channel.is_announced)?;
-            channel.is_announced = true;
+            // Again where a reorganisation has put it somewhere else.
+            let place = channel.wait.short_channel_id().filter(|_| may_be);
+            let is_news = place.is_some() && place != channel.announced;
+            let ready = channel.wait.ready().filter(|_| is_news)?;
+            channel.announced = place;
             Some(ready)
         });
         if let Some(ready) = announceable.flatten() {
@@ -336,14 +315,21 @@ impl Openings {
         }
     }
 
-    /// Our `shutdown` goes out with this script; `false` if it has before.
-    pub(crate) fn shuts_down(&self, id: &ChannelId, script: ScriptBuf) -> bool {
-        self.with(id, |channel| {
-            let is_first = channel.wait.progress().local_shutdown.is_none();
-            channel.wait.shut_down(script);
-            is_first
-        })
-        .unwrap_or(false)
+    /// The node has our `shutdown` go out with this script, once that is durable; every connection
+    /// from then on carries it.
+    pub(crate) fn shuts_down(self: &Arc<Self>, id: &ChannelId, script: ScriptBuf) {
+        self.with(id, |channel| channel.wait.shut_down(script));
+        self.note(*id);
+    }
+
+    /// The peer has sent `shutdown`.
+    pub(crate) fn remote_shuts_down(&self, id: &ChannelId) {
+        self.with(id, |channel| channel.wait.remote_shuts_down());
+    }
+
+    /// The script of our `shutdown`, if it is to go out.
+    pub(crate) fn shutdown_to_say(&self, id: &ChannelId) -> Option<ScriptBuf> {
+        self.with(id, |channel| channel.kept.local_shutdown.clone()).flatten()
     }
 
     /// The channel was saved after its connection had ended: the peer's next one, which may be
@@ -354,7 +340,7 @@ impl Openings {
     }
 
     /// Has the peer's session look what is to be done for the channel, and waits until it is.
-    async fn advance(&self, channel_id: ChannelId) -> Result<(), ConfirmError> {
+    pub(super) async fn advance(&self, channel_id: ChannelId) -> Result<(), ConfirmError> {
         let Some((opened, _)) = self.channel(&channel_id) else { return Ok(()) };
         let (done, answer) = oneshot::channel();
         self.send_to(&opened.reference.peer, Command::Advance { channel_id, done });
@@ -362,76 +348,17 @@ impl Openings {
         answer.await.unwrap_or(Ok(()))
     }
 
-    /// Makes durable what has become of a channel, without anyone waiting for it.
-    pub(super) fn note(self: &Arc<Self>, id: ChannelId) {
-        let openings = self.clone();
-        tokio::spawn(async move {
-            if let Err(error) = openings.write(id).await {
-                log::error!("{id}: what has become of it is not kept: {error}");
-            }
-        });
-    }
-
-    /// Makes durable what has become of a channel.
-    pub(crate) async fn write(self: &Arc<Self>, id: ChannelId) -> Result<(), StoreError> {
-        let openings = self.clone();
-        // A task of its own: a write that is late must not be overtaken by the next one.
-        let writing = tokio::spawn(async move { openings.write_now(id).await });
-        let deadline = self.node.deadlines.store;
-        match timeout(deadline, writing).await {
-            Ok(written) => written.unwrap_or(Err(StoreError::Interrupted)),
-            Err(_) => Err(StoreError::Silent(deadline)),
-        }
-    }
-
-    async fn write_now(&self, id: ChannelId) -> Result<(), StoreError> {
-        let Some(writing) = self.with(&id, |channel| channel.writing.clone()) else {
-            return Ok(());
-        };
-        let _one_at_a_time = writing.lock().await;
-        let changed = self.with(&id, |channel| {
-            let progress = channel.wait.progress();
-            let is_kept = *progress == channel.kept;
-            (!is_kept).then(|| (channel.wait.opened().clone(), progress.clone()))
-        });
-        let Some((opened, progress)) = changed.flatten() else { return Ok(()) };
-        self.node.store.update(&opened, &progress).await?;
-        self.with(&id, |channel| channel.kept = progress);
-        Ok(())
-    }
-
-    /// Forgets a channel, durably first.
-    pub(super) async fn erase(self: &Arc<Self>, id: ChannelId) -> Result<(), StoreError> {
-        let openings = self.clone();
-        let erasing = tokio::spawn(async move { openings.erase_now(id).await });
-        let deadline = self.node.deadlines.store;
-        match timeout(deadline, erasing).await {
-            Ok(erased) => erased.unwrap_or(Err(StoreError::Interrupted)),
-            Err(_) => Err(StoreError::Silent(deadline)),
-        }
-    }
-
-    async fn erase_now(&self, id: ChannelId) -> Result<(), StoreError> {
-        let Some(writing) = self.with(&id, |channel| channel.writing.clone()) else {
-            return Ok(());
-        };
-        let _one_at_a_time = writing.lock().await;
-        self.node.store.remove(&id).await?;
-        let removed = lock(&self.channels).remove(&id);
-        if let Some(mut channel) = removed {
-            let peer = channel.wait.opened().reference.peer;
-            if channel.no_longer_counts().is_some() {
-                self.uncount_unconfirmed(&peer);
-            }
-            self.send_to(&peer, Command::Forget { channel_id: id });
-        }
-        Ok(())
+    /// The same, without waiting.
+    pub(super) fn nudge(&self, opened: &Opened) {
+        let (done, _) = oneshot::channel();
+        let channel_id = opened.channel_id;
+        self.send_to(&opened.reference.peer, Command::Advance { channel_id, done });
     }
 }
 
 impl Channel {
     /// Whose count of unconfirmed channels has to go down, if it was in it.
-    fn no_longer_counts(&mut self) -> Option<PublicKey> {
+    pub(super) fn no_longer_counts(&mut self) -> Option<PublicKey> {
         let peer = self.wait.opened().reference.peer;
         std::mem::take(&mut self.is_counted).then_some(peer)
     }

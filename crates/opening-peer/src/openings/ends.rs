@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use bitcoin::Transaction;
+use bitcoin::{Transaction, TxIn};
 use lightning::ln::types::ChannelId;
 use opening_core::Role;
 use opening_signer::CommitmentRequest;
 
-use super::Openings;
+use super::{ConfirmError, Openings, lock};
 use crate::driver::signer::Signer;
 use crate::event::{End, Ended, Event};
 use crate::failure::Failure;
@@ -16,12 +16,6 @@ use crate::negotiation::{BroadcastPermit, Opened};
 use crate::node::PublicText;
 use crate::session::Command;
 use crate::store::StoreError;
-
-/// Blocks after which a fundee forgets a channel whose funding has not confirmed (B2-CR-S-13).
-const FORGET_AFTER: u32 = 2016;
-
-/// Blocks between two reminders to a funder that its transaction has not confirmed (B2-FC-S-07).
-const REMIND_EVERY: u32 = 144;
 
 /// Blocks that have to bury a conflicting transaction before a funding transaction is given up.
 const CONFLICT_DEPTH: u32 = 6;
@@ -56,7 +50,7 @@ pub enum AbandonError {
         /// Blocks that it takes.
         needed: u32,
     },
-    /// The store did not remove the channel.
+    /// The store has not removed the channel yet.
     #[error("our store failed")]
     Store(#[from] StoreError),
 }
@@ -77,17 +71,17 @@ impl AbandonError {
     }
 }
 
-/// Why a channel was not released.
+/// Why a channel is not released.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReleaseError {
     /// No channel has this id.
     #[error("no such channel")]
     UnknownChannel,
-    /// It is neither in use nor has it failed.
+    /// It is not in use, nobody closes it, and it has not failed.
     #[error("the channel is still on its way into use")]
     NotInUse,
-    /// The store did not remove the channel.
+    /// The store has not removed the channel yet.
     #[error("our store failed")]
     Store(#[from] StoreError),
 }
@@ -113,8 +107,25 @@ pub enum SignError {
 
 impl Openings {
     /// The node fails a channel: the peer is told `reason` and the channel does not come into use.
-    pub fn fail(self: &Arc<Self>, channel_id: &ChannelId, reason: &PublicText) {
-        self.fail_channel(channel_id, End::NodeError(reason.to_string()));
+    /// One that has failed already stays as it is.
+    ///
+    /// Returns when it is durable, or the store has not answered in time; it is asked until it is.
+    pub async fn fail(
+        self: &Arc<Self>,
+        channel_id: &ChannelId,
+        reason: &PublicText,
+    ) -> Result<(), ConfirmError> {
+        self.channel(channel_id).ok_or(ConfirmError::UnknownChannel)?;
+        self.fail_durably(channel_id, End::NodeError(reason.to_string())).await;
+        Ok(())
+    }
+
+    /// An opened channel has failed, and this is to be durable where the store can make it.
+    pub(super) async fn fail_durably(self: &Arc<Self>, id: &ChannelId, end: End) {
+        self.fail_channel(id, end);
+        if let Err(error) = self.write(*id).await {
+            log::error!("{id}: that it has failed is not kept yet: {error}");
+        }
     }
 
     /// An opened channel has failed, and the peer is told.
@@ -128,6 +139,7 @@ impl Openings {
 
     /// An opened channel has failed; the first reason counts.  Its record stays: the peer hears of
     /// it whenever it connects, until the node has resolved what it claims and releases it.
+    // Nobody waits for the store: what was lost in a crash, the peer or the chain says again.
     pub(crate) fn channel_failed(
         self: &Arc<Self>,
         id: &ChannelId,
@@ -144,11 +156,11 @@ impl Openings {
         });
         let (opened, exit) = failed.flatten()?;
         self.note(*id);
-        self.ended(opened.clone(), end, exit);
+        self.tell_end(opened.clone(), end, exit);
         Some(opened)
     }
 
-    fn ended(&self, opened: Arc<Opened>, end: End, exit: Exit) {
+    pub(super) fn tell_end(&self, opened: Arc<Opened>, end: End, exit: Exit) {
         let ended = Ended { opened, end, exit };
         log::info!("{}: {ended}", ended.opened.reference.peer);
         self.note_end(&ended);
@@ -156,132 +168,106 @@ impl Openings {
         self.tell(&peer, Event::Ended(ended));
     }
 
-    /// The chain has grown to this height.  Tell it after everything that the block, and those
-    /// before it, confirm: a fundee forgets what has not been shown to confirm within 2016 blocks,
-    /// unless some of it is ours (B2-CR-S-13).
-    pub async fn block_connected(self: &Arc<Self>, height: u32) {
-        let (mut overdue, mut late, mut first_told) = (Vec::new(), Vec::new(), Vec::new());
-        self.each(|channel| {
-            let is_first = channel.wait.progress().waiting_since.is_none();
-            let Some(blocks) = channel.wait.waited(height) else { return };
-            let opened = channel.wait.opened();
-            if is_first {
-                first_told.push(opened.channel_id);
-            }
-            if blocks >= FORGET_AFTER && channel.wait.may_be_forgotten() {
-                overdue.push((opened.clone(), blocks));
-            } else if opened.role() == Role::Funder && blocks > 0 && blocks % REMIND_EVERY == 0 {
-                late.push((opened.clone(), blocks));
-            }
-        });
-        first_told.into_iter().for_each(|id| self.note(id));
-        for (opened, blocks) in late {
-            let peer = opened.reference.peer;
-            self.tell(&peer, Event::StillUnconfirmed { opened, blocks });
-        }
-        for (opened, blocks) in overdue {
-            let id = opened.channel_id;
-            if let Err(error) = self.give_up(opened, End::Forgotten { blocks }).await {
-                // The next block asks again.
-                log::error!("{id}: cannot be forgotten: {error}");
-            }
-        }
-    }
-
-    /// Gives up every channel that a transaction funds which was never broadcast: the permit comes
-    /// back unused, and nobody else has one.  Until this returns, the channels are there.
+    /// Gives up every channel that a transaction funds which was never broadcast, and never will
+    /// be: the permit comes back unused, and nobody else has one.
+    ///
+    /// # Errors
+    ///
+    /// With the permit, nothing has changed.  Without it, the channels are being removed, but the
+    /// store has not done that in time: it is asked until it has, and [`Event::Ended`] tells.
     pub async fn abandon_unbroadcast(
         self: &Arc<Self>,
         permit: BroadcastPermit,
-    ) -> Result<Vec<ChannelId>, (AbandonError, BroadcastPermit)> {
-        let mut channels = Vec::new();
-        let (mut is_permitted_again, mut was_confirmed) = (false, false);
-        self.each(|channel| {
-            let opened = channel.wait.opened();
-            if opened.parameters.funding_outpoint.txid == permit.txid()
-                && opened.role() == Role::Funder
-            {
-                is_permitted_again |= channel.is_permitted_again;
-                was_confirmed |= channel.wait.progress().was_confirmed;
-                channels.push(opened.clone());
-            }
-        });
-        let refused = if channels.is_empty() {
-            Some(AbandonError::UnknownChannel)
-        } else if was_confirmed {
-            Some(AbandonError::Confirmed)
-        } else if is_permitted_again || !permit.is_first() {
-            Some(AbandonError::MayHaveBeenBroadcast)
-        } else {
-            None
+    ) -> Result<Vec<ChannelId>, (AbandonError, Option<BroadcastPermit>)> {
+        let channels = match self.leave_unbroadcast(&permit) {
+            Ok(channels) => channels,
+            Err(error) => return Err((error, Some(permit))),
         };
-        if let Some(error) = refused {
-            return Err((error, permit));
-        }
         let ids = channels.iter().map(|opened| opened.channel_id).collect();
-        for opened in channels {
-            if let Err(error) = self.give_up(opened, End::NeverBroadcast).await {
-                return Err((error.into(), permit));
-            }
+        let erasing = channels.into_iter().map(|opened| self.give_up(opened, End::NeverBroadcast));
+        match futures::future::join_all(erasing).await.into_iter().collect() {
+            Ok(()) => Ok(ids),
+            Err(error) => Err((AbandonError::Store(error), None)),
         }
-        Ok(ids)
+    }
+
+    /// Takes the channels of a transaction away together, so that no permit is given meanwhile.
+    fn leave_unbroadcast(
+        &self,
+        permit: &BroadcastPermit,
+    ) -> Result<Vec<Arc<Opened>>, AbandonError> {
+        let mut channels = lock(&self.channels);
+        let mut ids = Vec::new();
+        for channel in channels.each() {
+            let opened = channel.wait.opened();
+            if opened.parameters.funding_outpoint.txid != permit.txid()
+                || opened.role() != Role::Funder
+            {
+                continue;
+            }
+            if channel.wait.progress().was_confirmed {
+                return Err(AbandonError::Confirmed);
+            }
+            if channel.is_permitted_again || !permit.is_first() {
+                return Err(AbandonError::MayHaveBeenBroadcast);
+            }
+            ids.push(opened.channel_id);
+        }
+        if ids.is_empty() {
+            return Err(AbandonError::UnknownChannel);
+        }
+        Ok(ids.iter().filter_map(|id| channels.leave(id)).collect())
     }
 
     /// Gives up a channel of ours whose funding transaction can never confirm, because `conflict`
-    /// has spent one of its inputs, deep in the chain.
+    /// has spent one of its inputs, deep in the chain.  Where the store fails, it is asked until
+    /// the channel is removed, and [`Event::Ended`] tells.
     pub async fn abandon_double_spent(
         self: &Arc<Self>,
         channel_id: &ChannelId,
         conflict: &Confirmation,
     ) -> Result<(), AbandonError> {
-        let state = self
-            .with(channel_id, |channel| (channel.wait.opened().clone(), channel.wait.depth() > 0));
-        let (opened, is_confirmed) = state.ok_or(AbandonError::UnknownChannel)?;
-        if opened.role() != Role::Funder {
-            return Err(AbandonError::NotOurs);
-        }
-        if is_confirmed {
-            return Err(AbandonError::Confirmed);
-        }
-        let funding = opened.funding_transaction.as_ref();
-        let funding = funding.ok_or(AbandonError::UnknownTransaction)?;
-        let txid = conflict.transaction.compute_txid();
-        let is_spent = |input: &bitcoin::TxIn| {
-            let spent = input.previous_output;
-            conflict.transaction.input.iter().any(|other| other.previous_output == spent)
+        let opened = {
+            let mut channels = lock(&self.channels);
+            let channel = channels.get_mut(channel_id).ok_or(AbandonError::UnknownChannel)?;
+            if channel.wait.opened().role() != Role::Funder {
+                return Err(AbandonError::NotOurs);
+            }
+            if channel.wait.depth() > 0 {
+                return Err(AbandonError::Confirmed);
+            }
+            judge_conflict(channel.wait.opened(), conflict)?;
+            channels.leave(channel_id).ok_or(AbandonError::UnknownChannel)?
         };
-        if txid == opened.parameters.funding_outpoint.txid || !funding.input.iter().any(is_spent) {
-            return Err(AbandonError::NoConflict);
-        }
-        let needed = CONFLICT_DEPTH.max(opened.minimum_depth);
-        if conflict.depth < needed {
-            return Err(AbandonError::ConflictTooShallow { depth: conflict.depth, needed });
-        }
+        let txid = conflict.transaction.compute_txid();
         Ok(self.give_up(opened, End::DoubleSpent { txid }).await?)
     }
 
-    /// Forgets a channel that will never be: the store first, then signer, peer and node.
-    async fn give_up(self: &Arc<Self>, opened: Arc<Opened>, end: End) -> Result<(), StoreError> {
-        let id = opened.channel_id;
-        self.erase(id).await?;
-        if let Some(text) = end.reply() {
-            self.send_to(&opened.reference.peer, Command::Fail { channel_id: id, text });
-        }
-        self.forget_at_signer(opened.reference);
-        self.ended(opened, end, Exit::Nothing);
-        Ok(())
+    /// Forgets a channel that will never be, and is leaving: the store first, then signer, peer and
+    /// node.
+    pub(super) async fn give_up(
+        self: &Arc<Self>,
+        opened: Arc<Opened>,
+        end: End,
+    ) -> Result<(), StoreError> {
+        self.erase(opened, Some(end)).await
     }
 
-    /// The node has taken over a channel that is in use, or is done with one that has failed: this
-    /// library forgets it.  Keep it durably first.
+    /// The node has taken over a channel that is in use or being closed, or is done with one that
+    /// has failed: this library forgets it.  Keep it durably first.  Where the store fails, it is
+    /// asked until the record is removed.
     pub async fn release(self: &Arc<Self>, channel_id: &ChannelId) -> Result<(), ReleaseError> {
-        let may_go = self.with(channel_id, |channel| {
-            channel.is_in_use || channel.wait.progress().failed.is_some()
-        });
-        if !may_go.ok_or(ReleaseError::UnknownChannel)? {
-            return Err(ReleaseError::NotInUse);
-        }
-        Ok(self.erase(*channel_id).await?)
+        let opened = {
+            let mut channels = lock(&self.channels);
+            let channel = channels.get_mut(channel_id).ok_or(ReleaseError::UnknownChannel)?;
+            let wait = &channel.wait;
+            let may_go = channel.is_in_use || wait.is_closing() || wait.progress().failed.is_some();
+            if !may_go {
+                return Err(ReleaseError::NotInUse);
+            }
+            channels.leave(channel_id).ok_or(ReleaseError::UnknownChannel)?
+        };
+        Ok(self.erase(opened, None).await?)
     }
 
     /// Our first commitment of a channel that has failed, with both signatures: to be broadcast
@@ -305,6 +291,24 @@ impl Openings {
             (&remote.funding_pubkey, opened.remote_signature),
         ))
     }
+}
+
+/// Whether `conflict` makes sure that the funding transaction never confirms.
+fn judge_conflict(opened: &Opened, conflict: &Confirmation) -> Result<(), AbandonError> {
+    let funding = opened.funding_transaction.as_ref().ok_or(AbandonError::UnknownTransaction)?;
+    let txid = conflict.transaction.compute_txid();
+    let is_spent = |input: &TxIn| {
+        let spent = input.previous_output;
+        conflict.transaction.input.iter().any(|other| other.previous_output == spent)
+    };
+    if txid == opened.parameters.funding_outpoint.txid || !funding.input.iter().any(is_spent) {
+        return Err(AbandonError::NoConflict);
+    }
+    let needed = CONFLICT_DEPTH.max(opened.minimum_depth);
+    if conflict.depth < needed {
+        return Err(AbandonError::ConflictTooShallow { depth: conflict.depth, needed });
+    }
+    Ok(())
 }
 
 /// What the node has to do about a channel that fails so.

@@ -70,7 +70,14 @@ impl Openings {
     /// is told, but nobody may act as if it were not.
     pub(crate) async fn save(&self, opened: &Arc<Opened>) -> Result<Saved, StoreError> {
         let deadline = self.node.deadlines.store;
-        let saving = self.save_until_known(opened);
+        let saving = async {
+            self.begins_saving(opened);
+            let saved = self.save_until_known(opened).await;
+            if saved.is_err() {
+                self.not_saved(&opened.channel_id);
+            }
+            saved
+        };
         tokio::pin!(saving);
         tokio::select! {
             saved = &mut saving => return saved,

@@ -4,16 +4,19 @@
 //! * `names` and `references`: ids that may be given only once.
 //! * `peers`: who is connected; a new connection ends the old one's openings.
 //! * `keep`: a save, and what is done while nobody knows whether it was one.
-//! * `channels`: opened channels until the node takes them over, and what the chain says of them.
+//! * `channels`: opened channels until the node takes them over.
+//! * `evidence`: what the chain says of them; `records`: what became of them, made durable.
 //! * `ends`: every way in which an opened channel ends before that.
 //! * `restore`: what the store kept, after a restart.
 
 mod channels;
 mod ends;
+mod evidence;
 mod keep;
 mod limits;
 mod names;
 mod peers;
+mod records;
 mod references;
 mod restore;
 mod status;
@@ -30,9 +33,9 @@ use opening_core::NegotiatedFeatures;
 use opening_signer::Hsm;
 use tokio::time::timeout;
 
-pub use self::channels::ConfirmError;
 pub(crate) use self::channels::Step;
 pub use self::ends::{AbandonError, ReleaseError, SignError};
+pub use self::evidence::ConfirmError;
 pub(crate) use self::limits::Slot;
 pub use self::limits::{Capacity, Deadlines};
 pub(crate) use self::peers::{Life, Link};

@@ -17,7 +17,8 @@ use crate::store::{StoreError, Stored};
 #[non_exhaustive]
 pub enum Restored {
     /// This node funds it, and the funding transaction has not been seen in a block: it is to be
-    /// broadcast, again if it was before.
+    /// broadcast, again if it was before.  Then as [`AwaitDepth`](Self::AwaitDepth); if it was a
+    /// zero-conf channel, our `channel_ready` may be out.
     MayBroadcast {
         /// The channel; it holds the transaction, if the wallet showed it.
         opened: Arc<Opened>,
@@ -27,7 +28,8 @@ pub enum Restored {
     /// The chain is to be watched for its funding transaction, and shown to
     /// [`Openings::confirmed`].
     AwaitDepth(Arc<Opened>),
-    /// Our `channel_ready` was made, the peer's is awaited, which repeats it when it is back.
+    /// Our `channel_ready` was made, the peer's is awaited, which repeats it when it is back.  The
+    /// chain is to be watched as before.
     AwaitChannelReady(Arc<Opened>),
     /// It had failed.
     Failed {
@@ -88,16 +90,12 @@ impl Openings {
             .map(|stored| stored.opened.parameters.funding_outpoint.txid)
             .collect();
         for stored in channels {
-            restored.push(openings.restore(stored, &whole).await?);
+            restored.push(openings.restore(stored, &whole).await);
         }
         Ok((openings, restored))
     }
 
-    async fn restore(
-        self: &Arc<Self>,
-        stored: Stored,
-        whole: &HashSet<Txid>,
-    ) -> Result<Restored, StoreError> {
+    async fn restore(self: &Arc<Self>, stored: Stored, whole: &HashSet<Txid>) -> Restored {
         let Stored { opened, progress } = stored;
         let opened = Arc::new(opened);
         let id = opened.channel_id;
@@ -106,26 +104,29 @@ impl Openings {
         self.taken_short_channel_ids(progress.local.and_then(|local| local.alias));
         if !opened.batch.is_empty() && !whole.contains(&txid) {
             self.condemn(txid);
-            self.node.store.remove(&id).await?;
+            if let Err(error) = self.node.store.remove(&id).await {
+                // The next restart comes to the same end.
+                log::error!("{id}: of a batch that is not whole: {error}");
+            }
             self.forget_at_signer(opened.reference);
-            return Ok(Restored::NeverBroadcast(opened));
+            return Restored::NeverBroadcast(opened);
         }
         self.take_in(opened.clone(), progress.clone());
         if !opened.batch.is_empty() && !progress.is_batch_saved {
             self.with(&id, |channel| channel.wait.batch_saved());
-            self.write(id).await?;
+            self.note(id);
         }
         let is_funder = opened.role() == Role::Funder;
-        Ok(if let Some(failure) = progress.failed {
+        if let Some(failure) = progress.failed {
             Restored::Failed { opened, failure }
-        } else if progress.local.is_some() {
-            Restored::AwaitChannelReady(opened)
         } else if is_funder && !progress.was_confirmed {
             self.with(&id, |channel| channel.is_permitted_again = true);
             let permit = BroadcastPermit::again(&opened);
             Restored::MayBroadcast { opened, permit }
+        } else if progress.local.is_some() {
+            Restored::AwaitChannelReady(opened)
         } else {
             Restored::AwaitDepth(opened)
-        })
+        }
     }
 }

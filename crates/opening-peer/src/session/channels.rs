@@ -7,7 +7,7 @@ use std::panic::AssertUnwindSafe;
 
 use bitcoin::secp256k1::PublicKey;
 use futures::FutureExt;
-use lightning::ln::msgs::{ChannelReady, ChannelReestablish, ErrorMessage};
+use lightning::ln::msgs::{ChannelReady, ChannelReestablish, ErrorMessage, Shutdown};
 use lightning::ln::types::ChannelId;
 
 use super::Done;
@@ -18,9 +18,14 @@ use crate::failure::{Failure, Stage};
 use crate::negotiation::{Opened, reestablish};
 use crate::openings::{ConfirmError, Step};
 
-/// The channels that this connection carries, by their id.
+/// The channels that this connection carries.
 #[derive(Default)]
-pub(super) struct Links(HashMap<ChannelId, Link>);
+pub(super) struct Links {
+    by_id: HashMap<ChannelId, Link>,
+    /// What the peer said of channels that an earlier connection opened and that are still being
+    /// saved.
+    early: HashMap<ChannelId, (ChannelReestablish, Vec<u8>)>,
+}
 
 #[derive(Default)]
 struct Link {
@@ -29,6 +34,8 @@ struct Link {
     is_live: bool,
     /// Our `channel_ready` is out, on this connection.
     is_said: bool,
+    /// Our `shutdown` is out, on this connection (B2-SHUT-S-03).
+    is_shut_down: bool,
     /// Signer and store are at work on `channel_ready`.
     is_preparing: bool,
     /// The node waits until a due `channel_ready` is out.
@@ -47,11 +54,7 @@ impl Link {
 
 impl Links {
     pub(super) fn contains(&self, id: &ChannelId) -> bool {
-        self.0.contains_key(id)
-    }
-
-    pub(super) fn is_live(&self, id: &ChannelId) -> bool {
-        self.0.get(id).is_some_and(|link| link.is_live)
+        self.by_id.contains_key(id)
     }
 }
 
@@ -63,7 +66,7 @@ impl Task {
         if !self.is_connected() {
             return self.openings.take_up(opened);
         }
-        self.links.0.insert(id, Link { is_live: true, ..Link::default() });
+        self.links.by_id.insert(id, Link { is_live: true, ..Link::default() });
         self.advance(id);
     }
 
@@ -84,16 +87,25 @@ impl Task {
             // B2-RE-B-07.
             Some(failure) => self.say_failed(id, failure.reason),
             None => {
-                self.links.0.insert(id, Link::default());
+                self.links.by_id.insert(id, Link::default());
                 self.send(&reestablish::channel_reestablish(&opened));
             }
+        }
+        if let Some((message, bytes)) = self.links.early.remove(&id) {
+            self.on_channel_reestablish(message, &bytes);
         }
     }
 
     /// The peer tells what it remembers of a channel.
     pub(super) fn on_channel_reestablish(&mut self, message: ChannelReestablish, bytes: &[u8]) {
         let id = message.channel_id;
-        if !self.links.contains(&id) || self.openings.node.rest.owns(&self.peer, &id) {
+        let is_owned = self.openings.node.rest.owns(&self.peer, &id);
+        let is_opened_here = self.ours.has_channel(&id) || self.theirs.has_channel(&id);
+        if !is_owned && !is_opened_here && self.openings.is_saving(&self.peer, &id) {
+            self.links.early.insert(id, (message, bytes.to_vec()));
+            return;
+        }
+        if is_owned || !self.links.contains(&id) {
             return self.on_out_of_place("channel_reestablish", id, bytes);
         }
         let Some(revoked) = reestablish::revoked_commitment(&message) else {
@@ -120,7 +132,7 @@ impl Task {
         our_point: Result<Option<PublicKey>, Failure>,
     ) {
         let id = message.channel_id;
-        let Some(link) = self.links.0.get_mut(&id) else { return };
+        let Some(link) = self.links.by_id.get_mut(&id) else { return };
         let our_point = match our_point {
             Ok(our_point) => our_point,
             // Whether we are behind is unknown: nothing is said and nothing is broadcast.
@@ -131,9 +143,8 @@ impl Task {
         match reestablish::judge(message, our_point) {
             Ok(()) => {
                 link.is_live = true;
-                // Again, if it was sent before (B2-RE-R-02).
-                link.is_said = false;
-                self.send_shutdown(&id);
+                // Again, if they were sent before (B2-RE-R-02, B2-RE-S-07).
+                (link.is_said, link.is_shut_down) = (false, false);
                 self.advance(id);
             }
             Err(error) => self.openings.fail_channel(&id, End::Reestablish(error)),
@@ -142,7 +153,7 @@ impl Task {
 
     /// There is news about the channel; `done` hears when what is due has been said.
     pub(super) fn on_advance(&mut self, id: ChannelId, done: Done) {
-        match self.links.0.get_mut(&id) {
+        match self.links.by_id.get_mut(&id) {
             Some(link) => link.waiting.push(done),
             // Said when the channel is taken up.
             None => drop(done.send(Ok(()))),
@@ -151,25 +162,25 @@ impl Task {
     }
 
     pub(super) fn say_again(&mut self, id: ChannelId) {
-        if let Some(link) = self.links.0.get_mut(&id) {
+        if let Some(link) = self.links.by_id.get_mut(&id) {
             link.is_said = false;
         }
         self.advance(id);
     }
 
     fn advance(&mut self, id: ChannelId) {
-        let Some(link) = self.links.0.get_mut(&id) else { return };
-        if link.is_preparing {
-            return;
-        }
+        let Some(link) = self.links.by_id.get_mut(&id) else { return };
+        let is_live = link.is_live;
         match self.openings.step(&id) {
-            Step::Nothing => link.answer(Ok(())),
+            // Whoever waits hears when it is made.
+            Step::Prepare if link.is_preparing => {}
             Step::Prepare => {
                 link.is_preparing = true;
                 self.prepare(id);
             }
+            Step::Nothing => link.answer(Ok(())),
             Step::Say(message) => {
-                let is_due = link.is_live && !link.is_said;
+                let is_due = is_live && !link.is_said;
                 link.is_said |= is_due;
                 link.answer(Ok(()));
                 if is_due {
@@ -177,6 +188,21 @@ impl Task {
                     self.tell_said(&id);
                 }
             }
+        }
+        if is_live {
+            self.say_shutdown(id);
+        }
+    }
+
+    /// Says `shutdown`, once on each connection.
+    fn say_shutdown(&mut self, channel_id: ChannelId) {
+        let Some(link) = self.links.by_id.get_mut(&channel_id).filter(|link| !link.is_shut_down)
+        else {
+            return;
+        };
+        if let Some(scriptpubkey) = self.openings.shutdown_to_say(&channel_id) {
+            link.is_shut_down = true;
+            self.send(&Shutdown { channel_id, scriptpubkey });
         }
     }
 
@@ -193,7 +219,7 @@ impl Task {
     }
 
     pub(super) fn on_prepared(&mut self, id: ChannelId, prepared: Result<(), Failure>) {
-        let Some(link) = self.links.0.get_mut(&id) else { return };
+        let Some(link) = self.links.by_id.get_mut(&id) else { return };
         link.is_preparing = false;
         match prepared {
             Ok(()) => self.advance(id),
@@ -226,7 +252,11 @@ impl Task {
         }
     }
 
+    /// Both have said `channel_ready`: the peer's may be here before ours is even made.
     fn tell_if_ready(&mut self, id: &ChannelId) {
+        if !self.links.by_id.get(id).is_some_and(|link| link.is_said) {
+            return;
+        }
         if let Some(ready) = self.openings.becomes_ready(id) {
             self.event(Event::Ready(Box::new(ready)));
             self.openings.tell_if_announceable(id);
@@ -245,7 +275,7 @@ impl Task {
     }
 
     pub(super) fn forget_opened(&mut self, id: &ChannelId) {
-        if let Some(mut link) = self.links.0.remove(id) {
+        if let Some(mut link) = self.links.by_id.remove(id) {
             link.answer(Ok(()));
         }
     }

@@ -176,7 +176,7 @@ impl Task {
         if self.belongs_to_node(&id) {
             return self.openings.node.rest.message(&self.peer, bytes);
         }
-        if self.openings.failed(&id).is_some() {
+        if self.openings.has_failed(&self.peer, &id) {
             // B2-RE-B-07.
             return log::debug!("{}: {message} about failed channel {id}", self.peer);
         }

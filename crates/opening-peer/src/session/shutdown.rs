@@ -6,7 +6,7 @@ use lightning::ln::types::ChannelId;
 use opening_core::shutdown_script::is_valid_shutdown_script;
 use tokio::sync::oneshot;
 
-use super::task::{Flow, Report, Task};
+use super::task::{Flow, Task};
 use crate::event::Event;
 
 /// Why `shutdown` was not sent.
@@ -51,9 +51,10 @@ impl Task {
         script: Option<ScriptBuf>,
         done: oneshot::Sender<Result<ScriptBuf, ShutdownError>>,
     ) {
-        let answer = self.closing_script(&id, script).inspect(|script| {
-            self.begin_shutdown(id, script.clone());
-        });
+        let answer = self.closing_script(&id, script);
+        if let Ok(script) = &answer {
+            self.openings.shuts_down(&id, script.clone());
+        }
         let _ = done.send(answer);
     }
 
@@ -76,28 +77,6 @@ impl Task {
                 Err(ShutdownError::InvalidScript(given))
             }
             (None, given) => given.ok_or(ShutdownError::NoScript),
-        }
-    }
-
-    /// Sends `shutdown` once it is durable that it is sent, unless it was before.
-    fn begin_shutdown(&self, channel_id: ChannelId, script: ScriptBuf) {
-        let (openings, reports) = (self.openings.clone(), self.reports.clone());
-        if !openings.shuts_down(&channel_id, script) {
-            return;
-        }
-        tokio::spawn(async move {
-            match openings.write(channel_id).await {
-                Ok(()) => drop(reports.send(Report::ShuttingDown { channel_id })),
-                Err(error) => log::error!("{channel_id}: shutdown is not sent: {error}"),
-            }
-        });
-    }
-
-    /// Says `shutdown`, again on each connection (B2-RE-S-07).
-    pub(super) fn send_shutdown(&mut self, id: &ChannelId) {
-        let Some((opened, progress)) = self.openings.channel(id) else { return };
-        if let Some(scriptpubkey) = progress.local_shutdown.filter(|_| self.links.is_live(id)) {
-            self.send(&Shutdown { channel_id: opened.channel_id, scriptpubkey });
         }
     }
 
@@ -129,10 +108,11 @@ impl Task {
             self.warn(channel_id, "shutdown with an invalid script".into());
             return Flow::Continue;
         }
+        self.openings.remote_shuts_down(&channel_id);
         self.openings.node.rest.message(&self.peer, bytes);
         let given = self.openings.node.rest.closing_script(&opened);
         if let Ok(script) = self.closing_script(&channel_id, given) {
-            self.begin_shutdown(channel_id, script);
+            self.openings.shuts_down(&channel_id, script);
         }
         Flow::Continue
     }

@@ -47,8 +47,6 @@ pub(crate) enum Report {
     Prepared { channel_id: ChannelId, prepared: Result<(), Failure> },
     /// What the peer says of a channel that goes on can be judged: this is our point for it.
     Reestablished { message: ChannelReestablish, our_point: Result<Option<PublicKey>, Failure> },
-    /// That `shutdown` goes out is durable.
-    ShuttingDown { channel_id: ChannelId },
 }
 
 /// What a funder tells its session.
@@ -225,7 +223,6 @@ impl Task {
             Report::Reestablished { message, our_point } => {
                 self.on_reestablished(&message, our_point);
             }
-            Report::ShuttingDown { channel_id } => self.send_shutdown(&channel_id),
         }
         Flow::Continue
     }

@@ -314,14 +314,15 @@ pub(super) fn decode_progress(
     if record.dbid != opened.reference.dbid {
         return Ok(Progress::default());
     }
+    let damaged = |defect: String| StoreError::Damaged { key: key.into(), defect };
     let failed = match (record.failed, record.exit) {
+        (None, None) => None,
         (Some(reason), Some(number)) => {
             let exit = EXITS.into_iter().find(|exit| exit_number(*exit) == number);
-            let defect = || format!("its way out {number} is undefined");
-            let damaged = |defect| StoreError::Damaged { key: key.into(), defect };
-            Some(ChannelFailure { reason, exit: exit.ok_or_else(defect).map_err(damaged)? })
+            let undefined = || damaged(format!("its way out {number} is undefined"));
+            Some(ChannelFailure { reason, exit: exit.ok_or_else(undefined)? })
         }
-        _ => None,
+        _ => return Err(damaged("half a failure".into())),
     };
     let alias = record.alias.map(ShortChannelId::from_u64);
     let local_ready =
