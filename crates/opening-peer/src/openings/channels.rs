@@ -12,7 +12,6 @@ use tokio::sync::oneshot;
 
 use super::evidence::ConfirmError;
 use super::{Openings, lock};
-use crate::driver::signer::Signer;
 use crate::event::Event;
 use crate::failure::{Failure, Stage};
 use crate::negotiation::ready::{LocalReady, Progress, Ready, WaitForReady};
@@ -40,6 +39,8 @@ pub(super) struct Channel {
     pub(super) is_noting: bool,
     /// It is being removed: nothing happens to it any more.
     is_leaving: bool,
+    /// The signer has not been told in this process what the channel is made of.
+    pub(super) is_new_to_signer: bool,
     /// Counted among those of its peer that have not confirmed.
     is_counted: bool,
     /// Both `channel_ready` have passed, and the node knows.
@@ -136,6 +137,7 @@ impl Openings {
             writing: Arc::default(),
             is_noting: false,
             is_leaving: false,
+            is_new_to_signer: false,
             is_counted,
             is_in_use: false,
             announced: None,
@@ -258,10 +260,9 @@ impl Openings {
         features: &NegotiatedFeatures,
     ) -> Result<(), Failure> {
         let is_due =
-            |channel: &mut Channel| channel.wait.is_due().then(|| channel.wait.opened().reference);
-        if let Some(reference) = self.with(&id, is_due).flatten() {
-            let deadline = self.node.deadlines.signer;
-            let signer = Signer::open(&*self.node.hsm, reference, deadline).await?;
+            |channel: &mut Channel| channel.wait.is_due().then(|| channel.wait.opened().clone());
+        if let Some(opened) = self.with(&id, is_due).flatten() {
+            let signer = self.signer(&opened).await?;
             let second_per_commitment_point = signer.per_commitment_point(1).await?;
             let has_alias = features.negotiated(Feature::ScidAlias);
             let alias = has_alias.then(|| self.alias()).transpose()?;

@@ -8,7 +8,6 @@ use opening_core::Role;
 use opening_signer::CommitmentRequest;
 
 use super::{ConfirmError, Openings, lock};
-use crate::driver::signer::Signer;
 use crate::event::{End, Ended, Event};
 use crate::failure::Failure;
 use crate::negotiation::ready::{ChannelFailure, Confirmation, Exit};
@@ -281,9 +280,10 @@ impl Openings {
             Exit::AwaitPeer => return Err(SignError::Outdated),
             Exit::Broadcast | Exit::Watch | Exit::Nothing => {}
         }
-        let deadline = self.node.deadlines.signer;
-        let signer = Signer::open(&*self.node.hsm, opened.reference, deadline).await?;
+        let signer = self.signer(&opened).await?;
         let request = CommitmentRequest::first(&opened.parameters, &opened.local_commitment);
+        // Again: after a restart a signer may have forgotten that it did.
+        signer.validate(&request, &opened.remote_signature).await?;
         let signature = signer.sign_holder(&request).await?;
         let (local, remote) = (&opened.parameters.local.keys, &opened.parameters.remote.keys);
         Ok(opened.local_commitment.signed(

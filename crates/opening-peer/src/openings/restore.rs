@@ -5,9 +5,12 @@ use std::sync::Arc;
 
 use bitcoin::Txid;
 use opening_core::Role;
+use opening_signer::ChannelSetup;
 use tokio::time::timeout;
 
 use super::{Node, Openings, lock};
+use crate::driver::signer::Signer;
+use crate::failure::Failure;
 use crate::negotiation::ready::ChannelFailure;
 use crate::negotiation::{BroadcastPermit, Opened};
 use crate::store::{StoreError, Stored};
@@ -95,6 +98,25 @@ impl Openings {
         Ok((openings, restored))
     }
 
+    /// The signer of an opened channel.  After a restart it is told first what the channel is made
+    /// of: what it remembers itself is nobody's promise.
+    pub(crate) async fn signer(&self, opened: &Opened) -> Result<Signer, Failure> {
+        let signer =
+            Signer::open(&*self.node.hsm, opened.reference, self.node.deadlines.signer).await?;
+        let id = opened.channel_id;
+        if self.with(&id, |channel| channel.is_new_to_signer).unwrap_or(false) {
+            let setup = ChannelSetup {
+                parameters: opened.parameters.clone(),
+                chain_hash: self.chain_hash(),
+                local_shutdown_script: opened.local_shutdown_script.clone(),
+                remote_shutdown_script: opened.remote_shutdown_script.clone(),
+            };
+            signer.setup(&setup).await?;
+            self.with(&id, |channel| channel.is_new_to_signer = false);
+        }
+        Ok(signer)
+    }
+
     async fn restore(self: &Arc<Self>, stored: Stored, whole: &HashSet<Txid>) -> Restored {
         let Stored { opened, progress } = stored;
         let opened = Arc::new(opened);
@@ -112,6 +134,7 @@ impl Openings {
             return Restored::NeverBroadcast(opened);
         }
         self.take_in(opened.clone(), progress.clone());
+        self.with(&id, |channel| channel.is_new_to_signer = true);
         if !opened.batch.is_empty() && !progress.is_batch_saved {
             self.with(&id, |channel| channel.wait.batch_saved());
             self.note(id);

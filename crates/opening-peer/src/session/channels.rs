@@ -12,7 +12,6 @@ use lightning::ln::types::ChannelId;
 
 use super::Done;
 use super::task::{Report, Task};
-use crate::driver::signer::Signer;
 use crate::event::{End, Event};
 use crate::failure::{Failure, Stage};
 use crate::negotiation::{Opened, reestablish};
@@ -114,11 +113,8 @@ impl Task {
         let Some((opened, _)) = self.openings.channel(&id) else { return };
         let (openings, reports) = (self.openings.clone(), self.reports.clone());
         tokio::spawn(async move {
-            let deadline = openings.node.deadlines.signer;
             let asking = async {
-                let hsm = &*openings.node.hsm;
-                let signer = Signer::open(hsm, opened.reference, deadline).await?;
-                signer.per_commitment_point(revoked).await.map(Some)
+                openings.signer(&opened).await?.per_commitment_point(revoked).await.map(Some)
             };
             let our_point = AssertUnwindSafe(asking).catch_unwind().await;
             let our_point = our_point.unwrap_or(Err(Failure::Panicked));

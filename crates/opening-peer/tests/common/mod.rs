@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used)]
 
 pub mod here;
+pub mod lasting;
 pub mod parts;
 pub mod raw_peer;
 
@@ -83,6 +84,11 @@ impl Seen {
         let mut events = self.events.lock().unwrap();
         let index = events.iter().position(wanted)?;
         Some(events.remove(index))
+    }
+
+    /// What `find` makes of all events so far.
+    pub fn all<T>(&self, find: impl Fn(&Event) -> Option<T>) -> Vec<T> {
+        self.events.lock().unwrap().iter().filter_map(find).collect()
     }
 
     pub fn count(&self, wanted: impl Fn(&Event) -> bool) -> usize {
