@@ -77,7 +77,7 @@ pub enum ReleaseError {
     /// No channel has this id.
     #[error("no such channel")]
     UnknownChannel,
-    /// It is not in use, nobody closes it, and it has not failed.
+    /// It is not in use, not the node's by its own word, nobody closes it, and it has not failed.
     #[error("the channel is still on its way into use")]
     NotInUse,
     /// The store has not removed the channel yet.
@@ -256,12 +256,15 @@ impl Openings {
     /// has failed: this library forgets it.  Keep it durably first.  Where the store fails, it is
     /// asked until the record is removed.
     pub async fn release(self: &Arc<Self>, channel_id: &ChannelId) -> Result<(), ReleaseError> {
+        let (opened, _) = self.channel(channel_id).ok_or(ReleaseError::UnknownChannel)?;
+        // Since a restart, one that the node has taken over is in use there only.
+        let is_taken_over = self.node.rest.owns(&opened.reference.peer, channel_id);
         let opened = {
             let mut channels = lock(&self.channels);
             let channel = channels.get_mut(channel_id).ok_or(ReleaseError::UnknownChannel)?;
             let wait = &channel.wait;
             let may_go = channel.is_in_use || wait.is_closing() || wait.progress().failed.is_some();
-            if !may_go {
+            if !(may_go || is_taken_over) {
                 return Err(ReleaseError::NotInUse);
             }
             channels.leave(channel_id).ok_or(ReleaseError::UnknownChannel)?

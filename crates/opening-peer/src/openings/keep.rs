@@ -64,6 +64,7 @@ impl Openings {
         self.condemn(opened.parameters.funding_outpoint.txid);
         let (id, store) = (opened.channel_id, &self.node.store);
         until_done(&format!("{id}: of a failed batch"), || store.remove(&id)).await;
+        self.not_saved(&id);
     }
 
     /// Saves a channel, however long it takes to know whether it is: after the deadline the node
