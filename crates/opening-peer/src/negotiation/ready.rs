@@ -256,16 +256,20 @@ impl WaitForReady {
         Some(height.saturating_sub(since))
     }
 
-    /// Whether our `channel_ready` is due and not yet made: at the agreed depth, for either role
-    /// (B2-CR-S-02, B2-CR-S-12, A-06); at once for a zero-conf channel, whose depth is 0.  An
-    /// output of a coinbase has to be spendable, too.
+    /// Whether our `channel_ready` is due and not yet made.
     pub fn is_due(&self) -> bool {
+        self.is_deep_enough() && self.progress.local.is_none() && self.progress.failed.is_none()
+    }
+
+    /// Whether the funding transaction is where `channel_ready` may go out: at the agreed depth,
+    /// for either role (B2-CR-S-02, B2-CR-S-12, A-06); at once for a zero-conf channel, whose depth
+    /// is 0.  An output of a coinbase has to be spendable, too.
+    pub fn is_deep_enough(&self) -> bool {
         let maturity = match self.confirmed {
             Some(Confirmed { is_coinbase: true, .. }) => COINBASE_MATURITY,
             _ => 0,
         };
-        let is_deep_enough = self.depth() >= self.opened.minimum_depth.max(maturity);
-        is_deep_enough && self.progress.local.is_none() && self.progress.failed.is_none()
+        self.depth() >= self.opened.minimum_depth.max(maturity)
     }
 
     /// The signer gave the second point: our `channel_ready` can be made.  Made again, it may

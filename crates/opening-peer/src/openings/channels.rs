@@ -43,6 +43,8 @@ pub(super) struct Channel {
     pub(super) is_new_to_signer: bool,
     /// Counted among those of its peer that have not confirmed.
     is_counted: bool,
+    /// Our `channel_ready` has gone out, or may have before a restart.
+    may_be_said: bool,
     /// Both `channel_ready` have passed, and the node knows.
     pub(super) is_in_use: bool,
     /// By which place in the chain the node knows that it may announce the channel.
@@ -132,6 +134,7 @@ impl Openings {
             self.count_unconfirmed(opened.reference.peer);
         }
         let channel = Channel {
+            may_be_said: progress.local.is_some(),
             wait: WaitForReady::restore(opened, progress.clone()),
             kept: progress,
             writing: Arc::default(),
@@ -243,6 +246,8 @@ impl Openings {
         let step = self.with(id, |channel| {
             let is_kept = channel.kept.local == channel.wait.progress().local;
             match channel.wait.message() {
+                // A reorganisation may have come before it was said for the first time.
+                Some(_) if !channel.may_be_said && !channel.wait.is_deep_enough() => Step::Nothing,
                 Some(message) if is_kept => Step::Say(message),
                 Some(_) => Step::Prepare,
                 None if channel.wait.is_due() => Step::Prepare,
@@ -250,6 +255,11 @@ impl Openings {
             }
         });
         step.unwrap_or(Step::Nothing)
+    }
+
+    /// Our `channel_ready` is on its way.
+    pub(crate) fn is_said(&self, id: &ChannelId) {
+        self.with(id, |channel| channel.may_be_said = true);
     }
 
     /// Makes a `channel_ready` that is due, and makes it durable: what it says must be said again

@@ -166,7 +166,10 @@ impl Task {
 
     fn advance(&mut self, id: ChannelId) {
         let Some(link) = self.links.by_id.get_mut(&id) else { return };
-        let is_live = link.is_live;
+        if !link.is_live {
+            // Nothing is made before it can be said: a reorganisation may come first.
+            return link.answer(Ok(()));
+        }
         match self.openings.step(&id) {
             // Whoever waits hears when it is made.
             Step::Prepare if link.is_preparing => {}
@@ -174,20 +177,16 @@ impl Task {
                 link.is_preparing = true;
                 self.prepare(id);
             }
-            Step::Nothing => link.answer(Ok(())),
-            Step::Say(message) => {
-                let is_due = is_live && !link.is_said;
-                link.is_said |= is_due;
+            Step::Say(message) if !link.is_said => {
+                link.is_said = true;
                 link.answer(Ok(()));
-                if is_due {
-                    self.send(&message);
-                    self.tell_said(&id);
-                }
+                self.openings.is_said(&id);
+                self.send(&message);
+                self.tell_said(&id);
             }
+            Step::Say(_) | Step::Nothing => link.answer(Ok(())),
         }
-        if is_live {
-            self.say_shutdown(id);
-        }
+        self.say_shutdown(id);
     }
 
     /// Says `shutdown`, once on each connection.
