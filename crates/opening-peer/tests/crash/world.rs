@@ -1,0 +1,518 @@
+//! Nodes, the connections between them and the chain: one play from the first offer until the
+//! channels are in use and the nodes' own.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use bitcoin::Txid;
+use lightning::ln::types::ChannelId;
+use opening_core::Role;
+use opening_peer::negotiation::ready::{ChannelFailure, Confirmation, Exit};
+use opening_peer::openings::{ConfirmError, ReleaseError};
+use opening_peer::store::Stored;
+use opening_peer::transport::framed;
+use opening_peer::{Event, Greeting, Opened, Openings, Restored, Session};
+
+use crate::disk::Disk;
+use crate::ledger::{Ledger, Name};
+use crate::machine::{Life, Machine, Scenario};
+use crate::parts::said_again;
+use crate::stream::MortalStream;
+use crate::wallet::Wallet;
+
+const FUNDER: Name = 0;
+/// The chain's height before the funding transaction confirms.
+const HEIGHT: u32 = 100;
+/// Rounds in which nothing is touched, after which nothing will be.
+const QUIET: u32 = 3;
+/// Bytes that a connection holds.
+const PIPE: usize = 64 * 1024;
+
+/// At which point of which life a node dies.
+pub type Crashes<'a> = (Name, &'a [u64]);
+
+pub struct World {
+    pub scenario: Scenario,
+    pub machines: Vec<Machine>,
+    pub ledger: Ledger,
+    /// Records that were seen, and may not be gone.
+    kept: HashSet<(Name, ChannelId)>,
+}
+
+impl World {
+    pub fn new(scenario: Scenario, (whose, crashes): Crashes<'_>) -> Self {
+        let ledger = Ledger::default();
+        let machine = |name| {
+            let crashes = if name == whose { crashes } else { &[] };
+            Machine::new(name, scenario, ledger.clone(), crashes)
+        };
+        let machines = (0..=scenario.peers).map(machine).collect();
+        Self { scenario, machines, ledger, kept: HashSet::new() }
+    }
+
+    pub fn deaths(&self) -> usize {
+        self.machines.iter().map(|machine| machine.deaths.len()).sum()
+    }
+
+    pub fn peers(&self) -> std::ops::RangeInclusive<Name> {
+        1..=self.scenario.peers
+    }
+
+    pub fn life(&self, name: Name) -> &Life {
+        self.machines[name].life().expect("alive")
+    }
+
+    /// Lets everything happen that can happen, then looks whether it may.
+    pub fn settle(&mut self) {
+        let touched = |machines: &[Machine]| -> u64 {
+            machines.iter().filter_map(|it| it.life()).map(|it| it.watch.crash.passed()).sum()
+        };
+        let mut quiet = 0;
+        while quiet < QUIET {
+            let before = (touched(&self.machines), self.deaths());
+            self.machines.iter_mut().for_each(Machine::step);
+            let is_at_work = |it: &Machine| it.life().is_some_and(|it| it.watch.crash.is_at_work());
+            let is_quiet = (touched(&self.machines), self.deaths()) == before;
+            quiet = if is_quiet { quiet + 1 } else { 0 };
+            // What waits for a file is answered from another thread; what waits for another node
+            // may wait for good.
+            if self.scenario.medium == crate::disk::Medium::Files
+                && self.machines.iter().any(is_at_work)
+                && is_quiet
+            {
+                std::thread::sleep(std::time::Duration::from_micros(200));
+            }
+        }
+        self.look();
+    }
+
+    /// Nothing is broken, and no record is gone that may be about money.
+    fn look(&mut self) {
+        let broken = self.ledger.all_broken();
+        assert!(broken.is_empty(), "{broken:#?}\n{}", self.tale());
+        for machine in &self.machines {
+            let there: HashSet<_> =
+                machine.disk.channels().iter().map(|it| it.opened.channel_id).collect();
+            for (name, id) in &self.kept {
+                let is_gone = *name == machine.name && !there.contains(id);
+                assert!(!is_gone, "node {name} has forgotten {id}\n{}", self.tale());
+            }
+            self.kept.extend(there.into_iter().map(|id| (machine.name, id)));
+        }
+    }
+
+    /// The node has let go of a channel, and rightly so.
+    pub fn let_go(&mut self, name: Name, id: ChannelId) {
+        self.kept.remove(&(name, id));
+    }
+
+    /// What happened, for whoever has to find out why a play went wrong.
+    pub fn tale(&self) -> String {
+        let mut tale = format!("{:?}\n", self.scenario);
+        for machine in &self.machines {
+            tale += &format!("node {}: deaths {:?}\n", machine.name, machine.deaths);
+            for line in machine.life().map(|life| life.log.lines()).unwrap_or_default() {
+                tale += &format!("    {line}\n");
+            }
+            for stored in machine.disk.channels() {
+                tale += &format!("    keeps {} {:?}\n", stored.opened.channel_id, stored.progress);
+            }
+        }
+        tale
+    }
+
+    /// Until all nodes live and are connected: starts the dead, and does what a node has to do
+    /// about what it finds.
+    pub fn recover(&mut self) {
+        for _ in 0..10 {
+            self.raise_the_dead();
+            self.connect();
+            if self.machines.iter().all(|machine| machine.life().is_some()) {
+                self.resolve();
+                return;
+            }
+        }
+        panic!("never recovers\n{}", self.tale());
+    }
+
+    pub fn raise_the_dead(&mut self) {
+        for name in 0..self.machines.len() {
+            if self.machines[name].life().is_some() {
+                continue;
+            }
+            let loading = self.machines[name].start();
+            self.settle();
+            let Some(life) = self.machines[name].life_mut() else { continue };
+            let (openings, restored) = loading.take().expect("loaded");
+            life.openings = Some(openings.clone());
+            for restored in restored {
+                self.act_on(name, &openings, restored);
+            }
+            self.settle();
+        }
+    }
+
+    fn act_on(&mut self, name: Name, openings: &Arc<Openings>, restored: Restored) {
+        let life = self.life(name);
+        match restored {
+            Restored::MayBroadcast { opened, permit } => {
+                let transaction = opened.funding_transaction.clone().expect("shown");
+                let wallet = self.wallet(name);
+                life.run(async move { wallet.broadcast(transaction, permit).await });
+            }
+            Restored::AwaitDepth(_) | Restored::AwaitChannelReady(_) => {}
+            // Told to the node as an event before it died; resolved below.
+            Restored::Failed { .. } => {}
+            Restored::NeverBroadcast(opened) => {
+                let txid = opened.parameters.funding_outpoint.txid;
+                assert!(!self.ledger.is_broadcast(&txid), "{}", self.tale());
+                self.let_go(name, opened.channel_id);
+            }
+            other => panic!("{other:?}\n{}", self.tale()),
+        }
+        let _ = openings;
+    }
+
+    pub fn wallet(&self, name: Name) -> Wallet {
+        let machine = &self.machines[name];
+        let watch = machine.life().expect("alive").watch.clone();
+        Wallet { scenario: self.scenario, watch, disk: machine.disk.clone() }
+    }
+
+    fn connect(&mut self) {
+        for machine in &mut self.machines {
+            if let Some(life) = machine.life_mut() {
+                life.sessions.retain(|_, session| !session.is_closed());
+            }
+        }
+        for peer in self.peers() {
+            let is_there = |one: Name, other: Name| {
+                self.machines[one].life().is_some_and(|it| it.sessions.contains_key(&other))
+            };
+            if is_there(FUNDER, peer) && is_there(peer, FUNDER) {
+                continue;
+            }
+            let (near, far) = tokio::io::duplex(PIPE);
+            let starting = [(FUNDER, peer, near), (peer, FUNDER, far)].map(|(one, other, end)| {
+                let life = self.machines[one].life()?;
+                let disk = self.machines[one].disk.clone();
+                let end = framed(MortalStream::new(end, life.watch.clone(), disk));
+                let (openings, id) = (life.openings(), self.machines[other].id());
+                let start = Session::start(openings, id, end, Greeting::default());
+                Some((one, other, life.run(start)))
+            });
+            self.settle();
+            for (one, other, starting) in starting.into_iter().flatten() {
+                if let (Some(life), Some(Ok(session))) =
+                    (self.machines[one].life_mut(), starting.take())
+                {
+                    life.sessions.insert(other, session);
+                }
+            }
+        }
+        self.settle();
+        self.operate();
+    }
+
+    /// Has every node go on with the channels that it operates.
+    fn operate(&mut self) {
+        for machine in &self.machines {
+            let Some(life) = machine.life() else { continue };
+            let asked = std::mem::take(&mut *life.rest.reestablished.lock().unwrap());
+            for (peer, id) in asked {
+                let session = life.sessions.values().find(|it| it.peer() == peer).cloned();
+                let stored = machine.disk.taken_over.lock().unwrap().get(&id).cloned();
+                if let (Some(session), Some(stored)) = (session, stored) {
+                    life.run(async move {
+                        for message in said_again(&stored) {
+                            let _ = session.send(message).await;
+                        }
+                    });
+                }
+            }
+        }
+        self.settle();
+    }
+
+    /// What a node does about channels that have failed: it has nothing on the chain, so that it
+    /// lets go of them, once it is sure that it could leave them.
+    fn resolve(&mut self) {
+        for name in 0..self.machines.len() {
+            for Stored { opened, progress } in self.machines[name].disk.channels() {
+                let Some(failure) = progress.failed else { continue };
+                self.resolve_one(name, &opened, &failure);
+            }
+        }
+        self.settle();
+    }
+
+    fn resolve_one(&mut self, name: Name, opened: &Opened, failure: &ChannelFailure) {
+        let id = opened.channel_id;
+        let txid = opened.parameters.funding_outpoint.txid;
+        assert!(!self.ledger.is_broadcast(&txid), "a channel on the chain fails\n{}", self.tale());
+        let Some(life) = self.machines[name].life() else { return };
+        let openings = life.openings();
+        let way_out = life.run(async move { openings.signed_commitment(&id).await });
+        self.settle();
+        let Some(life) = self.machines[name].life() else { return };
+        let way_out = way_out.take().expect("signed or refused");
+        assert!(way_out.is_ok(), "no way out: {way_out:?}\n{}", self.tale());
+        assert_eq!(failure.exit == Exit::Broadcast, opened.pays_us(), "{}", self.tale());
+        let openings = life.openings();
+        let releasing = life.run(async move { openings.release(&id).await });
+        self.let_go(name, id);
+        self.settle();
+        if self.machines[name].life().is_some() {
+            let released = releasing.take().expect("released");
+            assert!(
+                matches!(released, Ok(()) | Err(ReleaseError::UnknownChannel)),
+                "{released:?}\n{}",
+                self.tale()
+            );
+        }
+    }
+
+    /// Repeats `act` until it is done, through every death: without one, once must do.
+    fn through(
+        &mut self,
+        phase: &str,
+        act: impl Fn(&mut Self),
+        is_done: impl Fn(&Self) -> bool,
+    ) {
+        for _ in 0..10 {
+            let before = self.deaths();
+            self.recover();
+            act(self);
+            self.settle();
+            if self.deaths() == before {
+                assert!(is_done(self), "{phase} does not get on\n{}", self.tale());
+                self.check_status();
+                return;
+            }
+        }
+        panic!("{phase} never ends\n{}", self.tale());
+    }
+
+    /// From the first offer until both nodes have taken the channels over.
+    pub fn play(&mut self) {
+        self.through("opening", Self::open, Self::is_funded);
+        self.through("confirming", Self::tell_chain, Self::is_ready);
+        let said: Vec<u32> = self.channel_readies();
+        self.through("reconnecting", Self::reconnect, |world| {
+            let now = world.channel_readies();
+            world.is_ready() && said.iter().zip(now).all(|(said, now)| *said < now)
+        });
+        self.through("taking over", Self::take_over, |world| {
+            world.machines.iter().all(|machine| machine.disk.channels().is_empty())
+        });
+        self.end();
+    }
+
+    /// The channels of a node that are on the chain.
+    fn funded(&self, name: Name) -> Vec<Opened> {
+        let channels = self.machines[name].disk.channels().into_iter().map(|it| it.opened);
+        let txid = |it: &Opened| it.parameters.funding_outpoint.txid;
+        channels.filter(|it| self.ledger.is_broadcast(&txid(it))).collect()
+    }
+
+    pub fn open(&mut self) {
+        if !self.funded(FUNDER).is_empty() {
+            return;
+        }
+        let life = self.life(FUNDER);
+        let sessions: Option<Vec<_>> =
+            self.peers().map(|peer| life.sessions.get(&peer).cloned()).collect();
+        // A peer has died meanwhile.
+        let Some(sessions) = sessions else { return };
+        let opening = life.run(self.wallet(FUNDER).open(sessions));
+        self.settle();
+        if let Some(Err(_)) = opening.take() {
+            let kept = self.machines[FUNDER].disk.channels();
+            assert!(kept.is_empty(), "failed, but kept\n{}", self.tale());
+        }
+    }
+
+    fn is_funded(&self) -> bool {
+        let ours = self.funded(FUNDER);
+        ours.len() == self.scenario.peers
+            && self.peers().all(|peer| {
+                let theirs = self.funded(peer);
+                matches!(&theirs[..], [one] if ours.iter().any(|other| are_one(other, one)))
+            })
+    }
+
+    fn tell_chain(&mut self) {
+        for machine in &self.machines {
+            let Some(life) = machine.life() else { continue };
+            for transaction in self.ledger.broadcast() {
+                let txid = transaction.compute_txid();
+                let ids = ids_funded_by(&machine.disk, &txid);
+                let evidence = Confirmation {
+                    transaction,
+                    block_height: HEIGHT + 1,
+                    transaction_index: 1,
+                    depth: 3,
+                };
+                let (openings, ledger) = (life.openings(), self.ledger.clone());
+                life.run(async move {
+                    openings.block_connected(HEIGHT).await;
+                    for id in ids {
+                        let confirmed = openings.confirmed(id, evidence.clone()).await;
+                        if !matches!(confirmed, Ok(()) | Err(ConfirmError::UnknownChannel)) {
+                            ledger.broken(format!("evidence refused: {confirmed:?}"));
+                        }
+                    }
+                });
+            }
+        }
+    }
+
+    fn is_ready(&self) -> bool {
+        self.machines.iter().all(|machine| {
+            let Some(life) = machine.life() else { return false };
+            let funded = self.funded(machine.name);
+            !funded.is_empty() && funded.iter().all(|it| is_ready_in(life, it.channel_id))
+        })
+    }
+
+    fn channel_readies(&self) -> Vec<u32> {
+        let of = |name: Name, it: &Opened| self.ledger.channel_readies(name, it.channel_id);
+        let of_all = |name: Name| self.funded(name).iter().map(|it| of(name, it)).sum();
+        (0..self.machines.len()).map(of_all).collect()
+    }
+
+    fn reconnect(&mut self) {
+        for machine in &mut self.machines {
+            if let Some(life) = machine.life_mut() {
+                life.sessions.clear();
+            }
+        }
+        self.settle();
+        self.raise_the_dead();
+        self.connect();
+        self.tell_chain();
+    }
+
+    /// The node keeps the channels by itself from now on.
+    fn take_over(&mut self) {
+        for name in 0..self.machines.len() {
+            for stored in self.machines[name].disk.channels() {
+                let id = stored.opened.channel_id;
+                let Some(life) = self.machines[name].life() else { continue };
+                if !(is_ready_in(life, id) || life.rest.has(&id)) {
+                    continue;
+                }
+                self.kept.remove(&(name, id));
+                let (openings, crash) = (life.openings(), life.watch.crash.clone());
+                let disk = self.machines[name].disk.clone();
+                let releasing = life.run(async move {
+                    let keeping = async { disk.taken_over.lock().unwrap().insert(id, stored) };
+                    crash.around("taking over", keeping).await;
+                    openings.release(&id).await
+                });
+                self.settle();
+                if let Some(Err(error)) = releasing.take() {
+                    panic!("not released: {error:?}\n{}", self.tale());
+                }
+            }
+        }
+    }
+
+    /// Nothing is pending, and what is under way are the channels that are kept.
+    fn check_status(&mut self) {
+        let asked = self.machines.iter().map(|machine| {
+            let life = machine.life().expect("alive");
+            let openings = life.openings();
+            assert_eq!(openings.pending(), 0, "{}", self.tale());
+            life.run(async move { openings.status().await })
+        });
+        let asked: Vec<_> = asked.collect();
+        self.settle();
+        for (machine, status) in self.machines.iter().zip(asked) {
+            let status = status.take().expect("answered");
+            let mut under_way: Vec<_> = status.under_way.iter().map(|it| it.channel_id).collect();
+            let kept = machine.disk.channels();
+            let mut kept: Vec<_> = kept.iter().map(|it| Some(it.opened.channel_id)).collect();
+            under_way.sort();
+            kept.sort();
+            assert_eq!(under_way, kept, "node {}\n{}", machine.name, self.tale());
+        }
+    }
+
+    /// Every opening of the last lives has come to one end, and nothing is left of them.
+    pub fn end(&mut self) {
+        for machine in &self.machines {
+            self.check_ends(machine);
+        }
+        for machine in &mut self.machines {
+            if let Some(life) = machine.life_mut() {
+                life.sessions.clear();
+            }
+        }
+        self.settle();
+        for machine in &self.machines {
+            // It may have died with its last word.
+            let Some(life) = machine.life() else { continue };
+            // The life's own, and this one.
+            let count = Arc::strong_count(&life.openings());
+            assert_eq!(count, 2, "node {} leaks\n{}", machine.name, self.tale());
+        }
+        for name in 0..self.machines.len() {
+            self.machines[name].end();
+        }
+        self.look();
+    }
+
+    fn check_ends(&self, machine: &Machine) {
+        let log = &self.life(machine.name).log;
+        let begun = log.all(|event| match event {
+            Event::Progress { temporary_channel_id, stage, .. } => {
+                use opening_peer::Stage::{Decision, Keys};
+                matches!(stage, Keys | Decision).then_some(*temporary_channel_id)
+            }
+            _ => None,
+        });
+        for id in begun {
+            let ends = log.all(|event| match event {
+                Event::Failed(failed) => (failed.temporary_channel_id == id).then_some(()),
+                Event::Opened(opened) => (opened.temporary_channel_id == id).then_some(()),
+                _ => None,
+            });
+            assert_eq!(ends.len(), 1, "ends of {id}\n{}", self.tale());
+            let channel_ends = log.all(|event| match event {
+                Event::Ready(ready) => (ready.opened.temporary_channel_id == id).then_some(()),
+                Event::Ended(ended) => (ended.opened.temporary_channel_id == id).then_some(()),
+                _ => None,
+            });
+            assert!(channel_ends.len() <= 1, "ends of {id}\n{}", self.tale());
+        }
+    }
+}
+
+/// Whether the node was told in this life that the channel is in use.
+fn is_ready_in(life: &Life, id: ChannelId) -> bool {
+    let ready = life.log.all(|event| match event {
+        Event::Ready(ready) => Some(ready.opened.channel_id),
+        _ => None,
+    });
+    ready.contains(&id)
+}
+
+fn ids_funded_by(disk: &Disk, txid: &Txid) -> Vec<ChannelId> {
+    let channels = disk.channels().into_iter().map(|it| it.opened);
+    channels
+        .filter(|it| it.parameters.funding_outpoint.txid == *txid)
+        .map(|it| it.channel_id)
+        .collect()
+}
+
+/// Whether two records are of one channel, seen from both sides.
+fn are_one(one: &Opened, other: &Opened) -> bool {
+    one.channel_id == other.channel_id
+        && one.role() == Role::Funder
+        && other.role() == Role::Fundee
+        && one.local_commitment.transaction == other.remote_commitment.transaction
+        && one.remote_commitment.transaction == other.local_commitment.transaction
+        && one.local_signature == other.remote_signature
+        && one.remote_signature == other.local_signature
+}
