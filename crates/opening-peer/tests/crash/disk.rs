@@ -16,9 +16,11 @@ use crate::point::Crash;
 
 type AsyncResult<T> = BoxFuture<'static, Result<T, io::Error>>;
 
+type Contents = BTreeMap<[String; 3], Vec<u8>>;
+
 /// Entries in memory that outlive the node.
 #[derive(Clone, Default)]
-pub struct Entries(Arc<Mutex<BTreeMap<[String; 3], Vec<u8>>>>);
+pub struct Entries(Arc<Mutex<Contents>>);
 
 fn name(primary: &str, secondary: &str, key: &str) -> [String; 3] {
     [primary, secondary, key].map(str::to_owned)
@@ -68,6 +70,8 @@ pub enum Medium {
 pub struct Disk {
     entries: Entries,
     files: Option<(FilesystemStore, TempDir)>,
+    /// What was read last, and what it says: reading it anew costs more than all the rest.
+    last_read: Mutex<(Contents, Vec<Stored>)>,
     /// What a validating signer keeps.
     pub signer: Entries,
     /// The channels that the node has taken over, in its own keeping.
@@ -83,6 +87,7 @@ impl Disk {
         Self {
             entries: Entries::default(),
             files,
+            last_read: Mutex::default(),
             signer: Entries::default(),
             taken_over: Mutex::default(),
         }
@@ -91,7 +96,9 @@ impl Disk {
     /// The store of a node that may die at each of its reads and writes.
     pub fn store(&self, crash: &Crash) -> Arc<dyn ChannelStore> {
         match &self.files {
-            None => Arc::new(KvChannelStore::new(Mortal::new("store", self.entries.clone(), crash))),
+            None => {
+                Arc::new(KvChannelStore::new(Mortal::new("store", self.entries.clone(), crash)))
+            }
             Some((_, directory)) => {
                 let files = FilesystemStore::new(directory.path().to_path_buf());
                 Arc::new(KvChannelStore::new(Mortal::new("store", files, crash)))
@@ -101,23 +108,32 @@ impl Disk {
 
     /// What a store finds that is asked now.
     pub fn channels(&self) -> Vec<Stored> {
-        let entries = self.files.as_ref().map_or_else(|| self.entries.clone(), |(it, _)| copy(it));
-        let loaded = KvChannelStore::new(entries).load_all().now_or_never();
-        let loaded = loaded.expect("memory does not wait").unwrap();
-        loaded.into_iter().map(|entry| entry.stored.unwrap()).collect()
+        let contents = match &self.files {
+            Some((files, _)) => copy(files),
+            None => self.entries.0.lock().unwrap().clone(),
+        };
+        let mut last_read = self.last_read.lock().unwrap();
+        if last_read.0 != contents {
+            let entries = Entries(Arc::new(Mutex::new(contents.clone())));
+            let loaded = KvChannelStore::new(entries).load_all().now_or_never();
+            let loaded = loaded.expect("memory does not wait").unwrap();
+            let channels = loaded.into_iter().map(|entry| entry.stored.unwrap()).collect();
+            *last_read = (contents, channels);
+        }
+        last_read.1.clone()
     }
 }
 
 /// The channels of a directory, in memory.
-fn copy(files: &FilesystemStore) -> Entries {
-    let entries = Entries::default();
+fn copy(files: &FilesystemStore) -> Contents {
+    let mut contents = Contents::new();
     for secondary in ["channels", "progress"] {
         for key in KVStoreSync::list(files, "opening", secondary).unwrap() {
             let bytes = KVStoreSync::read(files, "opening", secondary, &key).unwrap();
-            entries.0.lock().unwrap().insert(name("opening", secondary, &key), bytes);
+            contents.insert(name("opening", secondary, &key), bytes);
         }
     }
-    entries
+    contents
 }
 
 /// A store whose node may die before and after everything that it does.
@@ -140,7 +156,7 @@ impl<K> Mortal<K> {
         act: impl Future<Output = T> + Send + 'static,
     ) -> BoxFuture<'static, T> {
         let (crash, what) = (self.crash.clone(), format!("{} {what} {entry}", self.whose));
-        async move { crash.around(&what, act).await }.boxed()
+        async move { crash.around(&what, crash.working(act)).await }.boxed()
     }
 }
 

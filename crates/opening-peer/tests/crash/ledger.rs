@@ -90,9 +90,8 @@ impl Ledger {
     }
 
     fn announces(&self, node: Name, funding_pubkey: PublicKey, temporary_id: ChannelId) {
-        let earlier = self.pages(|pages| {
-            pages.announced.insert((node, funding_pubkey), temporary_id)
-        });
+        let earlier =
+            self.pages(|pages| pages.announced.insert((node, funding_pubkey), temporary_id));
         if earlier.is_some() {
             self.broken(format!("node {node}: a dbid was given twice"));
         }

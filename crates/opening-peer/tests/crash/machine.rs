@@ -108,10 +108,7 @@ pub struct Life {
 
 impl Life {
     /// Has the node do something; what comes of it is there when everything has settled.
-    pub fn run<T: Send + 'static>(
-        &self,
-        act: impl Future<Output = T> + Send + 'static,
-    ) -> Slot<T> {
+    pub fn run<T: Send + 'static>(&self, act: impl Future<Output = T> + Send + 'static) -> Slot<T> {
         let slot = Arc::new(Mutex::new(None));
         let filled = slot.clone();
         self.runtime.spawn(async move {
@@ -129,34 +126,38 @@ impl Life {
 pub struct Machine {
     pub name: Name,
     pub disk: Arc<Disk>,
-    /// How each life ended, and how many points it had.
-    pub deaths: Vec<(String, u64)>,
+    /// The points of each life that is over, and whether it ended with a death.
+    pub lives: Vec<(Vec<String>, bool)>,
     life: Option<Life>,
     scenario: Scenario,
     ledger: Ledger,
     /// At which point it dies, for each life to come.
-    crashes: VecDeque<u64>,
-    lives: u32,
-    signer_elsewhere: Arc<LocalHsm>,
+    crashes: VecDeque<usize>,
+    signer_elsewhere: Option<Arc<LocalHsm>>,
 }
 
 impl Machine {
-    pub fn new(name: Name, scenario: Scenario, ledger: Ledger, crashes: &[u64]) -> Self {
+    pub fn new(name: Name, scenario: Scenario, ledger: Ledger, crashes: &[usize]) -> Self {
         Self {
             name,
             disk: Arc::new(Disk::new(scenario.medium)),
-            deaths: Vec::new(),
+            lives: Vec::new(),
             life: None,
             scenario,
             ledger,
             crashes: crashes.iter().copied().collect(),
-            lives: 0,
-            signer_elsewhere: Arc::new(LocalHsm::blind(&secret(name))),
+            signer_elsewhere: (scenario.signer == SignerKind::Elsewhere)
+                .then(|| Arc::new(LocalHsm::blind(&secret(name)))),
         }
     }
 
     pub fn id(&self) -> PublicKey {
         node_id(secret_byte(self.name))
+    }
+
+    /// Lives that ended with a death.
+    pub fn deaths(&self) -> usize {
+        self.lives.iter().filter(|(_, is_dead)| *is_dead).count()
     }
 
     pub fn life(&self) -> Option<&Life> {
@@ -171,7 +172,6 @@ impl Machine {
     pub fn start(&mut self) -> Slot<(Arc<Openings>, Vec<Restored>)> {
         let crash = Crash::at(self.crashes.pop_front());
         let watch = Watch { node: self.name, crash, ledger: self.ledger.clone() };
-        self.lives += 1;
         let log = Arc::new(Log { events: Mutex::default(), crash: watch.crash.clone() });
         let rest = Arc::new(Rest { disk: self.disk.clone(), reestablished: Mutex::default() });
         let node = self.node(&watch, &log, &rest);
@@ -186,14 +186,14 @@ impl Machine {
         let crash = &watch.crash;
         let inner: Arc<dyn Hsm> = match self.scenario.signer {
             SignerKind::Blind => Arc::new(LocalHsm::blind(&secret(self.name))),
-            SignerKind::Elsewhere => self.signer_elsewhere.clone(),
+            SignerKind::Elsewhere => self.signer_elsewhere.clone().expect("made for all lives"),
             SignerKind::Validating => {
                 let entries = Mortal::new("signer", self.disk.signer.clone(), crash);
                 Arc::new(LocalHsm::validating(&secret(self.name), Arc::new(entries)))
             }
         };
         let policy = MortalPolicy(AcceptWithin(self.scenario.bounds()), crash.clone());
-        let seed = format!("node {} life {}", self.name, self.lives);
+        let seed = format!("node {} life {}", self.name, self.lives.len());
         Node {
             capacity: Capacity { opens_per_second: None, ..Capacity::default() },
             entropy: Arc::new(Numbers { seed, next: AtomicU64::new(0), crash: crash.clone() }),
@@ -225,7 +225,7 @@ impl Machine {
     pub fn end(&mut self) {
         let Some(life) = self.life.take() else { return };
         let crash = life.watch.crash.clone();
-        self.deaths.push((crash.label(), crash.passed()));
+        self.lives.push((crash.labels(), crash.is_dead()));
         let openings = life.openings.as_ref().map(Arc::downgrade);
         drop(life);
         if openings.is_some_and(|openings| openings.strong_count() > 0) {

@@ -1,7 +1,7 @@
 //! A node's parts, each of which may be what it touches last.
 
-use std::sync::{Arc, Mutex};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use bitcoin::hashes::{Hash, sha256};

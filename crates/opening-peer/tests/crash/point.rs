@@ -10,19 +10,18 @@ pub struct Crash(Arc<Mutex<Count>>);
 
 struct Count {
     /// The point at which it dies, counted from 1.
-    at: Option<u64>,
-    passed: u64,
-    /// Touched, and not answered yet.
-    under_way: u32,
+    at: Option<usize>,
+    /// Pieces of work under way.
+    at_work: u32,
     is_dead: bool,
-    /// Where it died.
-    label: String,
+    /// What the points are.
+    labels: Vec<String>,
 }
 
 impl Crash {
-    pub fn at(at: Option<u64>) -> Self {
-        let label = String::new();
-        Self(Arc::new(Mutex::new(Count { at, passed: 0, under_way: 0, is_dead: false, label })))
+    pub fn at(at: Option<usize>) -> Self {
+        let labels = Vec::new();
+        Self(Arc::new(Mutex::new(Count { at, at_work: 0, is_dead: false, labels })))
     }
 
     fn count<T>(&self, act: impl FnOnce(&mut Count) -> T) -> T {
@@ -35,11 +34,8 @@ impl Crash {
             if count.is_dead {
                 return false;
             }
-            count.passed += 1;
-            if count.at == Some(count.passed) {
-                count.is_dead = true;
-                count.label = format!("{when} {what}");
-            }
+            count.labels.push(format!("{when} {what}"));
+            count.is_dead = count.at == Some(count.labels.len());
             !count.is_dead
         })
     }
@@ -54,10 +50,16 @@ impl Crash {
     /// A point before `act`, and one after it.
     pub async fn around<T>(&self, what: &str, act: impl Future<Output = T>) -> T {
         self.point("before", what).await;
-        self.count(|count| count.under_way += 1);
         let done = act.await;
-        self.count(|count| count.under_way -= 1);
         self.point("after", what).await;
+        done
+    }
+
+    /// Work that ends by itself, on another thread maybe.
+    pub async fn working<T>(&self, act: impl Future<Output = T>) -> T {
+        self.count(|count| count.at_work += 1);
+        let done = act.await;
+        self.count(|count| count.at_work -= 1);
         done
     }
 
@@ -66,17 +68,16 @@ impl Crash {
     }
 
     /// Points passed, the one of the death included.
-    pub fn passed(&self) -> u64 {
-        self.count(|count| count.passed)
+    pub fn passed(&self) -> usize {
+        self.count(|count| count.labels.len())
     }
 
-    /// Whether another thread may be at work for the node.
     pub fn is_at_work(&self) -> bool {
-        self.count(|count| count.under_way > 0 && !count.is_dead)
+        self.count(|count| count.at_work > 0 && !count.is_dead)
     }
 
-    /// Where the node died.
-    pub fn label(&self) -> String {
-        self.count(|count| count.label.clone())
+    /// The points passed, in order; the last one is where it died, if it did.
+    pub fn labels(&self) -> Vec<String> {
+        self.count(|count| count.labels.clone())
     }
 }

@@ -1,8 +1,9 @@
 //! Nodes, the connections between them and the chain: one play from the first offer until the
 //! channels are in use and the nodes' own.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bitcoin::Txid;
 use lightning::ln::types::ChannelId;
@@ -11,7 +12,7 @@ use opening_peer::negotiation::ready::{ChannelFailure, Confirmation, Exit};
 use opening_peer::openings::{ConfirmError, ReleaseError};
 use opening_peer::store::Stored;
 use opening_peer::transport::framed;
-use opening_peer::{Event, Greeting, Opened, Openings, Restored, Session};
+use opening_peer::{Event, Greeting, Opened, Restored, Session};
 
 use crate::disk::Disk;
 use crate::ledger::{Ledger, Name};
@@ -23,38 +24,41 @@ use crate::wallet::Wallet;
 const FUNDER: Name = 0;
 /// The chain's height before the funding transaction confirms.
 const HEIGHT: u32 = 100;
+/// Blocks after which a fundee may forget.
+const FORGET_AFTER: u32 = 2016;
 /// Rounds in which nothing is touched, after which nothing will be.
 const QUIET: u32 = 3;
 /// Bytes that a connection holds.
 const PIPE: usize = 64 * 1024;
 
-/// At which point of which life a node dies.
-pub type Crashes<'a> = (Name, &'a [u64]);
+/// A node, and at which point of each of its first lives it dies.
+pub type Crash<'a> = (Name, &'a [usize]);
 
 pub struct World {
     pub scenario: Scenario,
     pub machines: Vec<Machine>,
     pub ledger: Ledger,
     /// Records that were seen, and may not be gone.
-    kept: HashSet<(Name, ChannelId)>,
+    kept: HashMap<(Name, ChannelId), Stored>,
 }
 
 impl World {
-    pub fn new(scenario: Scenario, (whose, crashes): Crashes<'_>) -> Self {
+    pub fn new(scenario: Scenario, crashes: &[Crash<'_>]) -> Self {
         let ledger = Ledger::default();
         let machine = |name| {
-            let crashes = if name == whose { crashes } else { &[] };
-            Machine::new(name, scenario, ledger.clone(), crashes)
+            let of_this = crashes.iter().find(|(whose, _)| *whose == name);
+            let points = of_this.map_or(&[][..], |(_, points)| points);
+            Machine::new(name, scenario, ledger.clone(), points)
         };
         let machines = (0..=scenario.peers).map(machine).collect();
-        Self { scenario, machines, ledger, kept: HashSet::new() }
+        Self { scenario, machines, ledger, kept: HashMap::new() }
     }
 
     pub fn deaths(&self) -> usize {
-        self.machines.iter().map(|machine| machine.deaths.len()).sum()
+        self.machines.iter().map(Machine::deaths).sum()
     }
 
-    pub fn peers(&self) -> std::ops::RangeInclusive<Name> {
+    fn peers(&self) -> std::ops::RangeInclusive<Name> {
         1..=self.scenario.peers
     }
 
@@ -64,7 +68,7 @@ impl World {
 
     /// Lets everything happen that can happen, then looks whether it may.
     pub fn settle(&mut self) {
-        let touched = |machines: &[Machine]| -> u64 {
+        let touched = |machines: &[Machine]| -> usize {
             machines.iter().filter_map(|it| it.life()).map(|it| it.watch.crash.passed()).sum()
         };
         let mut quiet = 0;
@@ -74,13 +78,9 @@ impl World {
             let is_at_work = |it: &Machine| it.life().is_some_and(|it| it.watch.crash.is_at_work());
             let is_quiet = (touched(&self.machines), self.deaths()) == before;
             quiet = if is_quiet { quiet + 1 } else { 0 };
-            // What waits for a file is answered from another thread; what waits for another node
-            // may wait for good.
-            if self.scenario.medium == crate::disk::Medium::Files
-                && self.machines.iter().any(is_at_work)
-                && is_quiet
-            {
-                std::thread::sleep(std::time::Duration::from_micros(200));
+            if is_quiet && self.machines.iter().any(is_at_work) {
+                quiet = 0;
+                std::thread::sleep(Duration::from_micros(100));
             }
         }
         self.look();
@@ -91,18 +91,20 @@ impl World {
         let broken = self.ledger.all_broken();
         assert!(broken.is_empty(), "{broken:#?}\n{}", self.tale());
         for machine in &self.machines {
-            let there: HashSet<_> =
-                machine.disk.channels().iter().map(|it| it.opened.channel_id).collect();
-            for (name, id) in &self.kept {
-                let is_gone = *name == machine.name && !there.contains(id);
-                assert!(!is_gone, "node {name} has forgotten {id}\n{}", self.tale());
+            let there: HashMap<_, _> =
+                machine.disk.channels().into_iter().map(|it| (it.opened.channel_id, it)).collect();
+            for ((name, id), stored) in &self.kept {
+                let is_gone = *name == machine.name && !there.contains_key(id);
+                let may_be_gone = is_funder_of_part(stored);
+                assert!(!is_gone || may_be_gone, "node {name} forgets {id}\n{}", self.tale());
             }
-            self.kept.extend(there.into_iter().map(|id| (machine.name, id)));
+            self.kept.retain(|(name, id), _| *name != machine.name || there.contains_key(id));
+            self.kept.extend(there.into_iter().map(|(id, it)| ((machine.name, id), it)));
         }
     }
 
     /// The node has let go of a channel, and rightly so.
-    pub fn let_go(&mut self, name: Name, id: ChannelId) {
+    fn let_go(&mut self, name: Name, id: ChannelId) {
         self.kept.remove(&(name, id));
     }
 
@@ -110,7 +112,11 @@ impl World {
     pub fn tale(&self) -> String {
         let mut tale = format!("{:?}\n", self.scenario);
         for machine in &self.machines {
-            tale += &format!("node {}: deaths {:?}\n", machine.name, machine.deaths);
+            for (labels, is_dead) in &machine.lives {
+                let last = labels.last().filter(|_| *is_dead);
+                tale += &format!("node {}: died at {} {last:?}\n", machine.name, labels.len());
+            }
+            tale += &format!("node {}:\n", machine.name);
             for line in machine.life().map(|life| life.log.lines()).unwrap_or_default() {
                 tale += &format!("    {line}\n");
             }
@@ -123,7 +129,7 @@ impl World {
 
     /// Until all nodes live and are connected: starts the dead, and does what a node has to do
     /// about what it finds.
-    pub fn recover(&mut self) {
+    fn recover(&mut self) {
         for _ in 0..10 {
             self.raise_the_dead();
             self.connect();
@@ -135,7 +141,7 @@ impl World {
         panic!("never recovers\n{}", self.tale());
     }
 
-    pub fn raise_the_dead(&mut self) {
+    fn raise_the_dead(&mut self) {
         for name in 0..self.machines.len() {
             if self.machines[name].life().is_some() {
                 continue;
@@ -144,15 +150,15 @@ impl World {
             self.settle();
             let Some(life) = self.machines[name].life_mut() else { continue };
             let (openings, restored) = loading.take().expect("loaded");
-            life.openings = Some(openings.clone());
+            life.openings = Some(openings);
             for restored in restored {
-                self.act_on(name, &openings, restored);
+                self.act_on(name, restored);
             }
             self.settle();
         }
     }
 
-    fn act_on(&mut self, name: Name, openings: &Arc<Openings>, restored: Restored) {
+    fn act_on(&mut self, name: Name, restored: Restored) {
         let life = self.life(name);
         match restored {
             Restored::MayBroadcast { opened, permit } => {
@@ -170,10 +176,9 @@ impl World {
             }
             other => panic!("{other:?}\n{}", self.tale()),
         }
-        let _ = openings;
     }
 
-    pub fn wallet(&self, name: Name) -> Wallet {
+    fn wallet(&self, name: Name) -> Wallet {
         let machine = &self.machines[name];
         let watch = machine.life().expect("alive").watch.clone();
         Wallet { scenario: self.scenario, watch, disk: machine.disk.clone() }
@@ -250,14 +255,8 @@ impl World {
         let id = opened.channel_id;
         let txid = opened.parameters.funding_outpoint.txid;
         assert!(!self.ledger.is_broadcast(&txid), "a channel on the chain fails\n{}", self.tale());
+        self.leave_alone(name, opened, failure);
         let Some(life) = self.machines[name].life() else { return };
-        let openings = life.openings();
-        let way_out = life.run(async move { openings.signed_commitment(&id).await });
-        self.settle();
-        let Some(life) = self.machines[name].life() else { return };
-        let way_out = way_out.take().expect("signed or refused");
-        assert!(way_out.is_ok(), "no way out: {way_out:?}\n{}", self.tale());
-        assert_eq!(failure.exit == Exit::Broadcast, opened.pays_us(), "{}", self.tale());
         let openings = life.openings();
         let releasing = life.run(async move { openings.release(&id).await });
         self.let_go(name, id);
@@ -272,13 +271,21 @@ impl World {
         }
     }
 
+    /// A node can leave a channel without its peer.
+    fn leave_alone(&mut self, name: Name, opened: &Opened, failure: &ChannelFailure) {
+        let Some(life) = self.machines[name].life() else { return };
+        let (openings, id) = (life.openings(), opened.channel_id);
+        let way_out = life.run(async move { openings.signed_commitment(&id).await });
+        self.settle();
+        if self.machines[name].life().is_some() {
+            let way_out = way_out.take().expect("signed or refused");
+            assert!(way_out.is_ok(), "no way out: {way_out:?}\n{}", self.tale());
+            assert_eq!(failure.exit == Exit::Broadcast, opened.pays_us(), "{}", self.tale());
+        }
+    }
+
     /// Repeats `act` until it is done, through every death: without one, once must do.
-    fn through(
-        &mut self,
-        phase: &str,
-        act: impl Fn(&mut Self),
-        is_done: impl Fn(&Self) -> bool,
-    ) {
+    fn through(&mut self, phase: &str, act: impl Fn(&mut Self), is_done: impl Fn(&Self) -> bool) {
         for _ in 0..10 {
             let before = self.deaths();
             self.recover();
@@ -308,6 +315,55 @@ impl World {
         self.end();
     }
 
+    /// The funder dies and is away for 2016 blocks: a peer with nothing to lose forgets its channel
+    /// then and not before, and a peer with money in it never does.
+    pub fn be_forsaken(&mut self) {
+        self.recover();
+        self.open();
+        self.settle();
+        if self.machines[FUNDER].life().is_some() || !self.ledger.broadcast().is_empty() {
+            return self.play();
+        }
+        self.connect_block(HEIGHT);
+        self.connect_block(HEIGHT + FORGET_AFTER - 1);
+        for peer in self.peers() {
+            let channels = self.machines[peer].disk.channels();
+            if self.scenario.may_be_forgotten() {
+                channels.iter().for_each(|it| self.let_go(peer, it.opened.channel_id));
+            }
+        }
+        self.connect_block(HEIGHT + FORGET_AFTER);
+        for peer in self.peers() {
+            let is_there = !self.machines[peer].disk.channels().is_empty();
+            assert!(!is_there || !self.scenario.may_be_forgotten(), "{}", self.tale());
+        }
+        if self.machines[FUNDER].disk.channels().is_empty() {
+            return self.play();
+        }
+        // The funder comes back with a permit, and broadcasts.
+        self.raise_the_dead();
+        self.connect();
+        let there = self.machines[FUNDER].disk.channels();
+        for Stored { opened, progress } in there {
+            let peers = self.peers().flat_map(|peer| self.funded(peer));
+            let is_remembered = peers.into_iter().any(|it| it.channel_id == opened.channel_id);
+            assert_eq!(progress.failed.is_none(), is_remembered, "{}", self.tale());
+            if let Some(failure) = progress.failed {
+                self.leave_alone(FUNDER, &opened, &failure);
+            }
+        }
+    }
+
+    fn connect_block(&mut self, height: u32) {
+        for machine in &self.machines {
+            if let Some(life) = machine.life() {
+                let openings = life.openings();
+                life.run(async move { openings.block_connected(height).await });
+            }
+        }
+        self.settle();
+    }
+
     /// The channels of a node that are on the chain.
     fn funded(&self, name: Name) -> Vec<Opened> {
         let channels = self.machines[name].disk.channels().into_iter().map(|it| it.opened);
@@ -315,7 +371,7 @@ impl World {
         channels.filter(|it| self.ledger.is_broadcast(&txid(it))).collect()
     }
 
-    pub fn open(&mut self) {
+    fn open(&mut self) {
         if !self.funded(FUNDER).is_empty() {
             return;
         }
@@ -326,7 +382,10 @@ impl World {
         let Some(sessions) = sessions else { return };
         let opening = life.run(self.wallet(FUNDER).open(sessions));
         self.settle();
-        if let Some(Err(_)) = opening.take() {
+        if self.machines[FUNDER].life().is_none() {
+            return;
+        }
+        if opening.take().expect("an opening that has ended, well or not").is_err() {
             let kept = self.machines[FUNDER].disk.channels();
             assert!(kept.is_empty(), "failed, but kept\n{}", self.tale());
         }
@@ -440,7 +499,7 @@ impl World {
     }
 
     /// Every opening of the last lives has come to one end, and nothing is left of them.
-    pub fn end(&mut self) {
+    fn end(&mut self) {
         for machine in &self.machines {
             self.check_ends(machine);
         }
@@ -504,6 +563,13 @@ fn ids_funded_by(disk: &Disk, txid: &Txid) -> Vec<ChannelId> {
         .filter(|it| it.parameters.funding_outpoint.txid == *txid)
         .map(|it| it.channel_id)
         .collect()
+}
+
+/// Whether the record is the funder's of a channel in a batch of which nobody knows yet that it is
+/// saved whole: there has been no permit.
+fn is_funder_of_part(stored: &Stored) -> bool {
+    let opened = &stored.opened;
+    opened.role() == Role::Funder && !opened.batch.is_empty() && !stored.progress.is_batch_saved
 }
 
 /// Whether two records are of one channel, seen from both sides.
