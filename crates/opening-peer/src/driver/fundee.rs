@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use bitcoin::secp256k1::PublicKey;
 use lightning::ln::msgs::{AcceptChannel, FundingCreated, FundingSigned, OpenChannel};
 use opening_core::NegotiatedFeatures;
 use tokio::time::timeout;
@@ -13,7 +12,7 @@ use crate::failure::Failure;
 use crate::negotiation::Opened;
 use crate::negotiation::fundee::{self, WaitForFundingCreated};
 use crate::node::{Decision, OfferDetails};
-use crate::openings::{Openings, Reference};
+use crate::openings::{Guest, Openings, Reference};
 
 /// What is left of an opening between the two messages.
 pub(crate) struct Waiting {
@@ -24,13 +23,13 @@ pub(crate) struct Waiting {
 /// From `open_channel` to `accept_channel`.  Nothing is asked of the signer or the disk before
 /// the policy has accepted.
 pub(crate) async fn answer_open_channel(
-    openings: Arc<Openings>,
-    peer: PublicKey,
-    features: NegotiatedFeatures,
+    guest: Arc<Guest>,
+    features: Arc<NegotiatedFeatures>,
     message: Box<OpenChannel>,
 ) -> Result<(AcceptChannel, Waiting), Failure> {
+    let Guest { openings, peer } = &*guest;
     let temporary_channel_id = message.common_fields.temporary_channel_id;
-    let context = Arc::new(openings.context(&peer, &features).await?);
+    let context = Arc::new(openings.context(peer, &features).await?);
     let state = fundee::open_channel(message, context)?;
 
     let details = OfferDetails {
@@ -39,14 +38,14 @@ pub(crate) async fn answer_open_channel(
         offer: state.offer(),
     };
     let deadlines = openings.node.deadlines;
-    let decision = timeout(deadlines.policy, openings.node.policy.decide(&peer, &details)).await;
+    let decision = timeout(deadlines.policy, openings.node.policy.decide(peer, &details)).await;
     let terms = match decision.map_err(|_| Failure::PolicySilent(deadlines.policy))? {
         Decision::Accept(terms) => terms,
         Decision::Reject(rejection) => return Err(Failure::Rejected(rejection)),
     };
     let state = state.terms(&terms)?;
 
-    let reference = openings.reference(peer).await?;
+    let reference = guest.reference().await?;
     let signer = Signer::open(&*openings.node.hsm, reference.name(), deadlines.signer).await?;
     let (message, state) = state.keys(signer.local_keys().await?);
     Ok((message, Waiting { state, reference }))

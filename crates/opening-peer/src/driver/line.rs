@@ -29,7 +29,7 @@ pub(crate) enum Inbound {
 pub(crate) struct Line {
     pub(crate) key: Key,
     pub(crate) peer: PublicKey,
-    pub(crate) features: NegotiatedFeatures,
+    pub(crate) features: Arc<NegotiatedFeatures>,
     pub(crate) temporary_channel_id: ChannelId,
     pub(crate) reports: mpsc::UnboundedSender<Report>,
     pub(crate) inbox: mpsc::UnboundedReceiver<Inbound>,
@@ -49,7 +49,7 @@ impl Line {
         self.peer
     }
 
-    pub(crate) fn features(&self) -> &NegotiatedFeatures {
+    pub(crate) fn features(&self) -> &Arc<NegotiatedFeatures> {
         &self.features
     }
 

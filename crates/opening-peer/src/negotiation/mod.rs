@@ -17,7 +17,7 @@
 //! forward.  Signatures, outpoints and decisions of the node arrive as arguments; what a state
 //! wants done is its return value.
 
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use bitcoin::ScriptBuf;
 use bitcoin::constants::ChainHash;
@@ -46,8 +46,8 @@ pub use opened::Opened;
 pub struct Context {
     /// The chain that this node is on.
     pub chain_hash: ChainHash,
-    /// The features of both `init` messages.
-    pub features: NegotiatedFeatures,
+    /// The features of both `init` messages, shared by all openings of a connection.
+    pub features: Arc<NegotiatedFeatures>,
     /// This node's limits for this peer, already narrowed to what the signer will do.
     pub limits: Limits,
     /// Feerates acceptable now; `None` without an estimate.

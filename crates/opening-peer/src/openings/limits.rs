@@ -10,6 +10,9 @@ use tokio::time::Instant;
 use super::{Openings, lock};
 use crate::failure::Failure;
 
+/// Peers that are remembered without a look whether there is something to remember of them.
+const FEW_PEERS: usize = 1024;
+
 /// How many inbound openings may be pending, counted when `open_channel` is received.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Capacity {
@@ -87,6 +90,8 @@ pub(super) struct Counts {
     pending: u32,
     unconfirmed: u32,
     of_peer: HashMap<PublicKey, PeerCount>,
+    /// Peers in `of_peer` at which those that are idle are looked for.
+    look_for_idle_at: usize,
     /// Peers that only their own limits bind.
     allowed: HashSet<PublicKey>,
 }
@@ -104,11 +109,26 @@ impl Counts {
         Mutex::new(Self { allowed, ..Self::default() })
     }
 
-    /// A peer that comes, opens and goes must leave nothing behind.  The scan is rare: it waits
-    /// until there are twice as many peers remembered as openings may be pending.
-    fn forget_idle_peers(&mut self, now: Instant, capacity: Capacity) {
-        if self.of_peer.len() / 2 > capacity.pending_in_all as usize {
+    /// A peer that comes, opens and goes must leave nothing behind.  Between two scans the number
+    /// of peers doubles, so that the scan costs each new peer the same.
+    fn forget_idle_peers(&mut self, now: Instant) {
+        if self.of_peer.len() >= self.look_for_idle_at {
             self.of_peer.retain(|_, count| count.is_counted() || count.is_in_second(now));
+            let twice = FEW_PEERS.max(2 * self.of_peer.len());
+            self.of_peer.shrink_to(twice);
+            self.look_for_idle_at = twice;
+        }
+    }
+
+    /// An offer of this peer is here, whatever comes of it.
+    fn begin(&mut self, peer: PublicKey, capacity: Capacity) -> Result<(), Failure> {
+        let now = Instant::now();
+        self.forget_idle_peers(now);
+        match capacity.opens_per_second {
+            Some(limit) if !self.allowed.contains(&peer) => {
+                self.of_peer.entry(peer).or_default().begin(now, limit)
+            }
+            _ => Ok(()),
         }
     }
 
@@ -159,10 +179,47 @@ impl PeerCount {
     }
 }
 
+/// A peer of this node on one connection: what its openings are counted and named for.
+// Each pending opening has two guards, which share this instead of the whole of it.
+pub(crate) struct Guest {
+    pub(crate) openings: Arc<Openings>,
+    pub(crate) peer: PublicKey,
+}
+
+impl Guest {
+    pub(crate) fn new(openings: Arc<Openings>, peer: PublicKey) -> Arc<Self> {
+        Arc::new(Self { openings, peer })
+    }
+
+    /// Counts an offer that is refused whatever the limits say: it was one of this second.
+    pub(crate) fn count_offer(&self) {
+        let Self { openings, peer } = self;
+        // Its own reason comes before that it was too fast.
+        let _ = lock(&openings.counts).begin(*peer, openings.node.capacity);
+    }
+
+    /// Counts a new inbound opening, before anything else is done about it.
+    pub(crate) fn admit(self: &Arc<Self>) -> Result<Slot, Failure> {
+        let Self { openings, peer } = &**self;
+        let capacity = openings.node.capacity;
+        let mut counts = lock(&openings.counts);
+        // The rate first: an offer that is refused counts, too.
+        counts.begin(*peer, capacity)?;
+        let is_in_all = !counts.allowed.contains(peer);
+        let nothing = PeerCount::default();
+        counts.of_peer.get(peer).unwrap_or(&nothing).room(capacity)?;
+        if is_in_all {
+            counts.room_in_all(capacity)?;
+        }
+        counts.of_peer.entry(*peer).or_default().pending += 1;
+        counts.pending += u32::from(is_in_all);
+        Ok(Slot { guest: self.clone(), is_in_all })
+    }
+}
+
 /// A place among the pending inbound openings, given back when dropped.
 pub(crate) struct Slot {
-    openings: Arc<Openings>,
-    peer: PublicKey,
+    guest: Arc<Guest>,
     /// Peers on the allow-list take no place of others.
     is_in_all: bool,
 }
@@ -184,26 +241,6 @@ impl Openings {
         lock(&self.counts).allowed.remove(peer);
     }
 
-    /// Counts a new inbound opening, before anything else is done about it.
-    pub(crate) fn admit(self: &Arc<Self>, peer: PublicKey) -> Result<Slot, Failure> {
-        let capacity = self.node.capacity;
-        let now = Instant::now();
-        let mut counts = lock(&self.counts);
-        counts.forget_idle_peers(now, capacity);
-        let is_in_all = !counts.allowed.contains(&peer);
-        let room_in_all = if is_in_all { counts.room_in_all(capacity) } else { Ok(()) };
-        let of_peer = counts.of_peer.entry(peer).or_default();
-        // The rate first: an offer that is refused counts, too.
-        if let Some(limit) = capacity.opens_per_second.filter(|_| is_in_all) {
-            of_peer.begin(now, limit)?;
-        }
-        of_peer.room(capacity)?;
-        room_in_all?;
-        of_peer.pending += 1;
-        counts.pending += u32::from(is_in_all);
-        Ok(Slot { openings: self.clone(), peer, is_in_all })
-    }
-
     /// A channel that this peer opened is saved, and its funding has not confirmed yet.
     pub(super) fn count_unconfirmed(&self, peer: PublicKey) {
         let mut counts = lock(&self.counts);
@@ -223,13 +260,14 @@ impl Openings {
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        let mut counts = lock(&self.openings.counts);
+        let Guest { openings, peer } = &*self.guest;
+        let mut counts = lock(&openings.counts);
         counts.pending -= u32::from(self.is_in_all);
-        let Some(of_peer) = counts.of_peer.get_mut(&self.peer) else { return };
+        let Some(of_peer) = counts.of_peer.get_mut(peer) else { return };
         of_peer.pending -= 1;
         // Without a rate limit there is nothing left to remember of the peer.
         if !of_peer.is_counted() && of_peer.second.is_none() {
-            counts.of_peer.remove(&self.peer);
+            counts.of_peer.remove(peer);
         }
     }
 }

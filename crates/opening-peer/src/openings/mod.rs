@@ -36,8 +36,8 @@ use tokio::time::timeout;
 pub(crate) use self::channels::Step;
 pub use self::ends::{AbandonError, ReleaseError, SignError};
 pub use self::evidence::ConfirmError;
-pub(crate) use self::limits::Slot;
 pub use self::limits::{Capacity, Deadlines};
+pub(crate) use self::limits::{Guest, Slot};
 pub(crate) use self::peers::{Life, Link};
 pub(crate) use self::references::Reference;
 pub use self::restore::Restored;
@@ -107,6 +107,7 @@ pub struct Openings {
     counts: Mutex<limits::Counts>,
     names: Mutex<names::Names>,
     dbids: tokio::sync::Mutex<references::Dbids>,
+    to_forget: Mutex<references::ToForget>,
     peers: Mutex<peers::Peers>,
     channels: Mutex<channels::Channels>,
     failures: Mutex<status::Failures>,
@@ -126,6 +127,7 @@ impl Openings {
             node,
             names: Mutex::default(),
             dbids: tokio::sync::Mutex::default(),
+            to_forget: Mutex::default(),
             peers: Mutex::default(),
             channels: Mutex::default(),
             failures: Mutex::default(),
@@ -147,7 +149,7 @@ impl Openings {
     pub(crate) async fn context(
         &self,
         peer: &PublicKey,
-        features: &NegotiatedFeatures,
+        features: &Arc<NegotiatedFeatures>,
     ) -> Result<Context, Failure> {
         let deadline = self.node.deadlines.policy;
         let mut bounds = timeout(deadline, self.node.policy.bounds(peer))

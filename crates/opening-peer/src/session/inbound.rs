@@ -272,6 +272,7 @@ impl Task {
             return;
         }
         if is_new && defect.type_number == Some(OPEN_CHANNEL) {
+            self.guest.count_offer();
             self.turn_away(id, Failure::Undecodable(defect));
         } else {
             self.refuse(id, defect.to_string());

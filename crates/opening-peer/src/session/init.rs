@@ -9,6 +9,13 @@ use lightning::types::features::InitFeatures;
 use opening_core::features::missing_dependency;
 use opening_core::{Feature, NegotiatedFeatures};
 
+/// Bytes of the peer's features that are kept for as long as the connection lasts, unless ours are
+/// longer.  A peer may send 64 kB of them; BOLT 9 is far from giving its 256th bit.
+const KEPT_FEATURES: usize = 32;
+
+/// Unknown bits that are told of; there may be half a million of them.
+const MOST_BITS_TOLD: usize = 16;
+
 /// The features that this library serves, all optional, and those that nodes of today expect of
 /// each other whatever they do: `option_data_loss_protect` (1), `var_onion_optin` (9) and
 /// `payment_secret` (15), which are the rest of the node's duty.
@@ -71,7 +78,7 @@ fn is_public_v6(ip: Ipv6Addr) -> bool {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum InitError {
-    /// It requires a feature that this node does not offer (B1-INIT-R-05).
+    /// It requires features that this node does not offer (B1-INIT-R-05); the first 16 of them.
     #[error("the peer requires features that this node lacks: bits {0:?}")]
     RequiresUnknown(Vec<u64>),
     /// A feature without the one it depends on (B1-INIT-R-07).
@@ -99,8 +106,9 @@ pub(super) fn judge(
     chain_hash: ChainHash,
     theirs: Init,
 ) -> Result<NegotiatedFeatures, InitError> {
-    let unknown = theirs.features.required_unknown_bits_from(local);
+    let mut unknown = theirs.features.required_unknown_bits_from(local);
     if !unknown.is_empty() {
+        unknown.truncate(MOST_BITS_TOLD);
         return Err(InitError::RequiresUnknown(unknown));
     }
     if let Some(feature) = missing_dependency(&theirs.features) {
@@ -110,5 +118,14 @@ pub(super) fn judge(
     if theirs.networks.is_some_and(|chains| !chains.contains(&chain_hash)) {
         return Err(InitError::NoCommonChain);
     }
-    Ok(NegotiatedFeatures { local: local.clone(), remote: theirs.features })
+    Ok(NegotiatedFeatures { local: local.clone(), remote: within_reach(theirs.features, local) })
+}
+
+/// The peer's features without those that are beyond all that anyone here could know.
+fn within_reach(theirs: InitFeatures, local: &InitFeatures) -> InitFeatures {
+    let kept = KEPT_FEATURES.max(local.le_flags().len());
+    match theirs.le_flags().get(..kept) {
+        Some(kept) => InitFeatures::from_le_bytes(kept.to_vec()),
+        None => theirs,
+    }
 }

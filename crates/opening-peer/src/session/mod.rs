@@ -48,6 +48,11 @@ use task::Task;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Key(u64);
 
+impl Key {
+    /// Before all others.
+    const FIRST: Self = Self(0);
+}
+
 /// What handles ask of their session's task.
 #[derive(Debug)]
 pub(crate) enum Command {

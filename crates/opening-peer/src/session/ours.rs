@@ -161,7 +161,7 @@ impl Task {
         let mut line = Line {
             key,
             peer: self.peer,
-            features: (*self.features).clone(),
+            features: self.features.clone(),
             temporary_channel_id,
             reports: self.reports.clone(),
             inbox,

@@ -24,7 +24,7 @@ use crate::failure::{Failure, Stage};
 use crate::funding::FundingError;
 use crate::message::{Message, decode, encode};
 use crate::negotiation::{BroadcastPermit, Opened};
-use crate::openings::{Life, Openings, Under};
+use crate::openings::{Guest, Life, Openings, Slot, Under};
 use crate::transport::{Reader, Transport, TransportError, Writer};
 
 /// Bytes waiting to be written above which nothing more is read: a peer that asks without
@@ -42,7 +42,12 @@ pub(crate) enum Report {
     /// A fundee has decided about an offer.
     Answered { key: Key, answer: Result<Box<(AcceptChannel, Waiting)>, Failure> },
     /// A fundee has signed and saved, or failed to.
-    Signed { key: Key, signed: Result<(Arc<Opened>, FundingSigned), Failure> },
+    Signed {
+        key: Key,
+        signed: Result<(Arc<Opened>, FundingSigned), Failure>,
+        /// Its place, which others may have now.
+        slot: Option<Slot>,
+    },
     /// `channel_ready` of an opened channel is made and durable, or could not be.
     Prepared { channel_id: ChannelId, prepared: Result<(), Failure> },
     /// What the peer says of a channel that goes on can be judged: this is our point for it.
@@ -76,6 +81,8 @@ type NodeSend = (Vec<u8>, oneshot::Sender<Result<(), TransportError>>);
 pub(super) struct Task {
     pub(super) openings: Arc<Openings>,
     pub(super) peer: PublicKey,
+    /// The peer, as its openings know it.
+    pub(super) guest: Arc<Guest>,
     pub(super) features: Arc<NegotiatedFeatures>,
     pub(super) ours: Ours,
     pub(super) theirs: Theirs,
@@ -108,6 +115,7 @@ impl Task {
     ) -> Self {
         let (reports, reported) = mpsc::unbounded_channel();
         Self {
+            guest: Guest::new(openings.clone(), peer),
             openings,
             peer,
             features,
@@ -217,7 +225,10 @@ impl Task {
     fn on_report(&mut self, report: Report) -> Flow {
         match report {
             Report::Ours { key, report } => return self.on_our_report(key, report),
-            Report::Signed { key, signed } => return self.on_signed(key, signed),
+            Report::Signed { key, signed, slot } => {
+                drop(slot);
+                return self.on_signed(key, signed);
+            }
             Report::Answered { key, answer } => self.on_answered(key, answer),
             Report::Prepared { channel_id, prepared } => self.on_prepared(channel_id, prepared),
             Report::Reestablished { message, our_point } => {

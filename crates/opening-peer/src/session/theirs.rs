@@ -1,14 +1,15 @@
 //! Openings that the peer asked for: plain state between its messages.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
-use bitcoin::OutPoint;
 use bitcoin::secp256k1::PublicKey;
+use bitcoin::{OutPoint, ScriptBuf};
 use futures::FutureExt;
 use lightning::ln::msgs::{AcceptChannel, FundingCreated, FundingSigned, OpenChannel};
 use lightning::ln::types::ChannelId;
+use lightning::types::features::ChannelTypeFeatures;
 use opening_core::Role;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
@@ -24,22 +25,29 @@ use crate::failure::{Failure, Stage};
 use crate::negotiation::Opened;
 use crate::openings::{Slot, Under};
 
-/// Pending inbound openings, by their key and by the peer's id for them.
+/// Bytes of a `channel_type`, of which no defined one has so many.
+const LONGEST_CHANNEL_TYPE: usize = 32;
+
+/// Bytes of an upfront shutdown script, of which no valid one has so many.
+const LONGEST_SCRIPT: usize = 128;
+
+/// Pending inbound openings, by their key and by the peer's ids for them.
 #[derive(Default)]
 pub(super) struct Theirs {
     entries: HashMap<Key, Entry>,
     by_id: HashMap<ChannelId, Key>,
+    /// Those of which `funding_created` has named the outpoint: the peer may use either id until
+    /// it is answered.  Two may name the same one, of which the second fails.
+    by_channel_id: BTreeSet<(ChannelId, Key)>,
 }
 
+// All that an opening costs between two messages is here, in two maps and a set, and in the two
+// boxes: `tests/flood.rs` counts it.
 struct Entry {
     temporary_channel_id: ChannelId,
-    /// Once `funding_created` has named the outpoint; the peer may use either id until it is
-    /// answered.
-    channel_id: Option<ChannelId>,
     state: State,
-    early: Early,
-    /// Given back when neither the session nor a driver has work with the opening any more.
-    slot: Arc<Slot>,
+    /// Its place among all that are pending, which is the driver's while it signs.
+    slot: Option<Slot>,
 }
 
 /// What comes of the two signatures and the save.
@@ -48,24 +56,55 @@ type Signed = Result<(Arc<Opened>, FundingSigned), Failure>;
 enum State {
     /// Policy and signer are at work on the offer, and need not finish it.
     Deciding(AbortHandle),
-    /// `accept_channel` is out, and until then the peer has time.
-    Waiting(Box<Waiting>, Instant),
+    /// `accept_channel` is out.
+    Waiting(Box<Accepted>),
     /// The signer, then the store, is at work on the channel.
-    Signing(Arc<Gate>),
+    Signing(Box<Signing>),
+}
+
+struct Accepted {
+    waiting: Waiting,
+    /// Until then the peer has time.
+    deadline: Instant,
+}
+
+struct Signing {
+    gate: Arc<Gate>,
+    channel_id: Option<ChannelId>,
+    early: Early,
 }
 
 impl Entry {
     fn stage(&self) -> Stage {
         match &self.state {
             State::Deciding(_) => Stage::Decision,
-            State::Waiting(..) => Stage::FundingCreated,
-            State::Signing(_) if self.is_saving() => Stage::Save,
+            State::Waiting(_) => Stage::FundingCreated,
+            State::Signing(signing) if signing.gate.is_saving() => Stage::Save,
             State::Signing(_) => Stage::Commitments,
         }
     }
 
+    fn signing(&self) -> Option<&Signing> {
+        match &self.state {
+            State::Signing(signing) => Some(signing),
+            State::Deciding(_) | State::Waiting(_) => None,
+        }
+    }
+
+    fn channel_id(&self) -> Option<ChannelId> {
+        self.signing()?.channel_id
+    }
+
     fn is_saving(&self) -> bool {
-        matches!(&self.state, State::Signing(gate) if gate.is_saving())
+        self.signing().is_some_and(|signing| signing.gate.is_saving())
+    }
+
+    /// Keeps what the peer says about the channel too early; `false` if it is not signing yet.
+    fn keep_early(&mut self, message: &[u8]) -> bool {
+        match &mut self.state {
+            State::Signing(signing) => signing.early.keep(message),
+            State::Deciding(_) | State::Waiting(_) => false,
+        }
     }
 }
 
@@ -88,7 +127,7 @@ impl Theirs {
             peer,
             role: Role::Fundee,
             temporary_channel_id: entry.temporary_channel_id,
-            channel_id: entry.channel_id,
+            channel_id: entry.channel_id(),
             stage: entry.stage(),
         })
     }
@@ -99,9 +138,11 @@ impl Theirs {
     }
 
     pub(super) fn keep_where_saving(&mut self, id: &ChannelId, message: &[u8]) {
-        for entry in self.entries.values_mut().filter(|entry| entry.is_saving()) {
-            if *id == ALL_CHANNELS || entry.channel_id == Some(*id) {
-                entry.early.keep(message);
+        for (channel_id, key) in &self.by_channel_id {
+            if (*id == ALL_CHANNELS || channel_id == id)
+                && let Some(entry) = self.entries.get_mut(key).filter(|entry| entry.is_saving())
+            {
+                entry.keep_early(message);
             }
         }
     }
@@ -110,14 +151,33 @@ impl Theirs {
         self.key_of_channel(id).is_some()
     }
 
-    // Few are pending at once: a second index would cost more than it saves.
     fn key_of_channel(&self, id: &ChannelId) -> Option<Key> {
-        let mut entries = self.entries.iter();
-        entries.find(|(_, entry)| entry.channel_id == Some(*id)).map(|(key, _)| *key)
+        let mut named = self.by_channel_id.range((*id, Key::FIRST)..);
+        named.next().filter(|(named, _)| named == id).map(|(_, key)| *key)
     }
 
     pub(super) fn stage(&self, key: Key) -> Option<Stage> {
         self.entries.get(&key).map(Entry::stage)
+    }
+
+    fn insert(&mut self, key: Key, entry: Entry) {
+        self.by_id.insert(entry.temporary_channel_id, key);
+        self.entries.insert(key, entry);
+    }
+
+    fn remove(&mut self, key: Key) -> Option<Entry> {
+        let entry = self.entries.remove(&key)?;
+        self.by_id.remove(&entry.temporary_channel_id);
+        if let Some(channel_id) = entry.channel_id() {
+            self.by_channel_id.remove(&(channel_id, key));
+        }
+        // A flood that is over leaves no empty places.
+        if self.entries.len() < self.entries.capacity() / 4 {
+            let twice = 2 * self.entries.len();
+            self.entries.shrink_to(twice);
+            self.by_id.shrink_to(twice);
+        }
+        Some(entry)
     }
 }
 
@@ -131,31 +191,27 @@ impl Task {
             return;
         }
         if self.names_channels(&id) {
+            self.guest.count_offer();
             return self.turn_away(id, Failure::TemporaryIdTaken(id));
         }
-        let slot = match self.openings.admit(self.peer) {
+        let slot = match self.guest.admit() {
             Ok(slot) => slot,
             Err(failure) => return self.turn_away(id, failure),
         };
         let key = self.next_key();
         let deciding = self.decide(key, message);
-        let entry = Entry {
-            temporary_channel_id: id,
-            channel_id: None,
-            state: State::Deciding(deciding),
-            early: Early::default(),
-            slot: Arc::new(slot),
-        };
-        self.theirs.by_id.insert(id, key);
-        self.theirs.entries.insert(key, entry);
+        let state = State::Deciding(deciding);
+        let entry = Entry { temporary_channel_id: id, state, slot: Some(slot) };
+        self.theirs.insert(key, entry);
         self.progress(Role::Fundee, id, None, Stage::Decision);
     }
 
-    fn decide(&self, key: Key, message: Box<OpenChannel>) -> AbortHandle {
-        let (openings, reports, peer) = (self.openings.clone(), self.reports.clone(), self.peer);
-        let features = (*self.features).clone();
+    fn decide(&self, key: Key, mut message: Box<OpenChannel>) -> AbortHandle {
+        shorten(&mut message);
+        let (guest, reports) = (self.guest.clone(), self.reports.clone());
+        let features = self.features.clone();
         let deciding = tokio::spawn(async move {
-            let driver = fundee::answer_open_channel(openings, peer, features, message);
+            let driver = fundee::answer_open_channel(guest, features, message);
             let answer = AssertUnwindSafe(driver).catch_unwind().await;
             let answer = answer.unwrap_or(Err(Failure::Panicked)).map(Box::new);
             // The session may be gone, and has then told everyone.
@@ -185,9 +241,9 @@ impl Task {
         let Some(entry) = self.theirs.entries.get_mut(&key) else { return };
         match answer {
             Ok(answer) => {
-                let (accept_channel, state) = *answer;
+                let (accept_channel, waiting) = *answer;
                 let deadline = Instant::now() + self.openings.node.deadlines.peer;
-                entry.state = State::Waiting(Box::new(state), deadline);
+                entry.state = State::Waiting(Box::new(Accepted { waiting, deadline }));
                 let id = entry.temporary_channel_id;
                 self.deadlines.insert((deadline, key));
                 self.send(&accept_channel);
@@ -205,19 +261,22 @@ impl Task {
             return self.on_out_of_place("funding_created", id, bytes);
         };
         let gate = Arc::new(Gate::default());
-        let signing = State::Signing(gate.clone());
-        let (state, deadline) = match std::mem::replace(&mut entry.state, signing) {
-            State::Waiting(state, deadline) => (state, deadline),
+        let channel_id = channel_id_of(&message);
+        let signing = Signing { gate: gate.clone(), channel_id, early: Early::default() };
+        let signing = State::Signing(Box::new(signing));
+        let accepted = match std::mem::replace(&mut entry.state, signing) {
+            State::Waiting(accepted) => *accepted,
             other => {
                 entry.state = other;
                 return self.on_out_of_place("funding_created", id, bytes);
             }
         };
-        entry.channel_id = channel_id_of(&message);
-        let (channel_id, slot) = (entry.channel_id, entry.slot.clone());
+        let Accepted { waiting, deadline } = accepted;
+        let slot = entry.slot.take();
+        self.theirs.by_channel_id.extend(channel_id.map(|channel_id| (channel_id, key)));
         self.deadlines.remove(&(deadline, key));
         self.progress(Role::Fundee, id, channel_id, Stage::Commitments);
-        let driver = fundee::answer_funding_created(self.openings.clone(), gate, *state, message);
+        let driver = fundee::answer_funding_created(self.openings.clone(), gate, waiting, message);
         self.sign(key, slot, driver);
     }
 
@@ -226,15 +285,14 @@ impl Task {
     fn sign(
         &self,
         key: Key,
-        slot: Arc<Slot>,
+        slot: Option<Slot>,
         driver: impl Future<Output = Signed> + Send + 'static,
     ) {
         let reports = self.reports.clone();
         tokio::spawn(async move {
             let signed = AssertUnwindSafe(driver).catch_unwind().await;
             let signed = signed.unwrap_or(Err(Failure::Panicked));
-            drop(slot);
-            let _ = reports.send(Report::Signed { key, signed });
+            let _ = reports.send(Report::Signed { key, signed, slot });
         });
     }
 
@@ -245,7 +303,10 @@ impl Task {
                 self.send(&funding_signed);
                 self.event(Event::Opened(opened.clone()));
                 self.go_on_with(&opened);
-                self.on_early(entry.early)
+                match entry.state {
+                    State::Signing(signing) => self.on_early(signing.early),
+                    State::Deciding(_) | State::Waiting(_) => Flow::Continue,
+                }
             }
             Err(failure) => {
                 self.fail_theirs(key, failure);
@@ -264,8 +325,8 @@ impl Task {
     pub(super) fn interrupt_theirs(&mut self, key: Key, failure: Failure) -> bool {
         let Some(entry) = self.theirs.entries.get(&key) else { return false };
         let ended = match &entry.state {
-            State::Signing(gate) => gate.end(),
-            State::Deciding(_) | State::Waiting(..) => true,
+            State::Signing(signing) => signing.gate.end(),
+            State::Deciding(_) | State::Waiting(_) => true,
         };
         if ended {
             self.fail_theirs(key, failure);
@@ -279,7 +340,7 @@ impl Task {
         let failed = Failed {
             role: Role::Fundee,
             temporary_channel_id: id,
-            channel_id: entry.channel_id,
+            channel_id: entry.channel_id(),
             stage: entry.stage(),
             failure: Arc::new(failure),
         };
@@ -288,11 +349,10 @@ impl Task {
     }
 
     fn remove_theirs(&mut self, key: Key) -> Option<Entry> {
-        let entry = self.theirs.entries.remove(&key)?;
-        self.theirs.by_id.remove(&entry.temporary_channel_id);
+        let entry = self.theirs.remove(key)?;
         match &entry.state {
             State::Deciding(deciding) => deciding.abort(),
-            State::Waiting(_, deadline) => drop(self.deadlines.remove(&(*deadline, key))),
+            State::Waiting(accepted) => drop(self.deadlines.remove(&(accepted.deadline, key))),
             State::Signing(_) => {}
         }
         Some(entry)
@@ -303,7 +363,23 @@ impl Task {
     pub(super) fn keep_for_their_channel(&mut self, id: &ChannelId, bytes: &[u8]) -> bool {
         let key = self.theirs.key_of_channel(id);
         let entry = key.and_then(|key| self.theirs.entries.get_mut(&key));
-        entry.is_some_and(|entry| entry.early.keep(bytes))
+        entry.is_some_and(|entry| entry.keep_early(bytes))
+    }
+}
+
+/// Cuts what may be long in an offer, so that one which waits for a decision is small.  What is
+/// cut is still too long to be valid, and refused as if it were whole.
+fn shorten(message: &mut OpenChannel) {
+    let common = &mut message.common_fields;
+    if let Some(channel_type) = &mut common.channel_type
+        && let Some(first) = channel_type.le_flags().get(..LONGEST_CHANNEL_TYPE)
+    {
+        *channel_type = ChannelTypeFeatures::from_le_bytes(first.to_vec());
+    }
+    if let Some(script) = &mut common.shutdown_scriptpubkey
+        && let Some(first) = script.as_bytes().get(..LONGEST_SCRIPT)
+    {
+        *script = ScriptBuf::from_bytes(first.to_vec());
     }
 }
 

@@ -88,7 +88,10 @@ impl RawFunder {
         bounds.limits.trust_zeroconf = true;
         let context = Context {
             chain_hash: Network::Regtest.chain_hash(),
-            features: NegotiatedFeatures { local: default_features(), remote: default_features() },
+            features: Arc::new(NegotiatedFeatures {
+                local: default_features(),
+                remote: default_features(),
+            }),
             limits: bounds.limits,
             feerates: bounds.feerates,
         };

@@ -24,7 +24,7 @@ const FEATURE_PLACES: usize = 9;
 /// 6000, `openingd_init`: what both roles begin with.
 pub(crate) struct Init {
     chain_hash: ChainHash,
-    features: NegotiatedFeatures,
+    features: Arc<NegotiatedFeatures>,
     config: ChannelConfig,
     max_to_self_delay: u32,
     min_effective_htlc_capacity: MilliSatoshi,
@@ -43,7 +43,7 @@ impl Init {
         }
         let init = Self {
             chain_hash,
-            features: NegotiatedFeatures { local, remote: body.features() },
+            features: Arc::new(NegotiatedFeatures { local, remote: body.features() }),
             config: body.config().0,
             max_to_self_delay: body.u32(),
             min_effective_htlc_capacity: body.msat(),
