@@ -348,11 +348,7 @@ async fn what_comes_before_the_save_ends_the_channel_whatever_the_signer_then_sa
                 (From::Fundee, _) => "commitments",
             };
             let code = match interruption {
-                Interruption::Disconnect | Interruption::DropSession
-                    if which == From::Fundee || interruption == Interruption::Disconnect =>
-                {
-                    "disconnected"
-                }
+                Interruption::Disconnect => "disconnected",
                 Interruption::Error | Interruption::ErrorByFirstId | Interruption::ErrorForAll => {
                     "peer-error"
                 }

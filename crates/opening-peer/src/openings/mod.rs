@@ -111,6 +111,7 @@ pub struct Openings {
     peers: Mutex<peers::Peers>,
     channels: Mutex<channels::Channels>,
     failures: Mutex<status::Failures>,
+    saving: Mutex<status::Saving>,
     is_stopping: AtomicBool,
 }
 
@@ -131,6 +132,7 @@ impl Openings {
             peers: Mutex::default(),
             channels: Mutex::default(),
             failures: Mutex::default(),
+            saving: Mutex::default(),
             is_stopping: AtomicBool::new(false),
         }
     }

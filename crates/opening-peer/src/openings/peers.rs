@@ -13,6 +13,8 @@ use crate::session::Command;
 /// How far a session has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Life {
+    /// For an earlier connection of the same peer to end its openings.
+    Waiting,
     Running,
     /// Every opening on it has ended, or is known to be saved, or has been awaited for as long as
     /// a store may take.
@@ -33,7 +35,7 @@ pub(crate) struct Link {
 impl Link {
     /// Ends the openings of the session, and waits until they have.
     pub(crate) async fn end(mut self) {
-        self.tell(Command::Close);
+        self.tell(Command::Replaced);
         // An error means that the session's task is gone.
         let _ = self.life.wait_for(|life| *life >= Life::Ended).await;
     }
@@ -49,7 +51,12 @@ impl Openings {
     /// A new connection of a peer; gives its old one, which is to be ended before anything is done
     /// on the new one (B2-OPEN-R-03, B2-OPEN-R-04).
     pub(crate) fn connected(&self, peer: PublicKey, link: Link) -> Option<Link> {
-        lock(&self.peers).insert(peer, link)
+        let old = lock(&self.peers).insert(peer, link.clone());
+        // Else `shut_down` may have come between: it has ended only whom it found.
+        if self.is_stopping() {
+            link.tell(Command::Close);
+        }
+        old
     }
 
     /// A connection has ended, and may have been replaced already.
@@ -77,8 +84,13 @@ impl Openings {
         lock(&self.peers).iter().map(|(peer, link)| (*peer, link.clone())).collect()
     }
 
-    /// Ends every session: the peers of pending openings are told, and saves under way awaited, for
-    /// as long as [`Deadlines::store`](super::Deadlines::store).  No connection is taken any more.
+    /// Ends every session, and takes no new one ([`StartError::ShuttingDown`]).  Openings that are
+    /// not being saved are cancelled and their peers told; saves under way are awaited, for as long
+    /// as [`Deadlines::store`](super::Deadlines::store), and then a peer that does not read what it
+    /// is told, for as long as [`Deadlines::peer`](super::Deadlines::peer).  What is saved is there
+    /// after a restart.
+    ///
+    /// [`StartError::ShuttingDown`]: crate::session::StartError::ShuttingDown
     pub async fn shut_down(self: &Arc<Self>) {
         self.is_stopping.store(true, Ordering::Release);
         let closing = self.links().into_iter().map(|(_, mut link)| async move {

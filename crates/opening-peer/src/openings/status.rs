@@ -7,9 +7,10 @@ use lightning::ln::types::ChannelId;
 use opening_core::Role;
 use tokio::sync::oneshot;
 
-use super::{Openings, lock};
+use super::{Life, Openings, lock};
 use crate::event::{Ended, Failed};
 use crate::failure::Stage;
+use crate::negotiation::Opened;
 use crate::session::Command;
 
 /// Peers whose last failure is kept; the one that failed longest ago goes first.
@@ -38,6 +39,21 @@ pub struct Under {
     /// What is awaited.
     pub stage: Stage,
 }
+
+impl Under {
+    fn of(opened: &Opened, stage: Stage) -> Self {
+        Self {
+            peer: opened.reference.peer,
+            role: opened.role(),
+            temporary_channel_id: opened.temporary_channel_id,
+            channel_id: Some(opened.channel_id),
+            stage,
+        }
+    }
+}
+
+/// The channels that are being saved.
+pub(super) type Saving = HashMap<ChannelId, Under>;
 
 /// The last thing that went wrong for good with a peer.
 #[derive(Clone, Debug)]
@@ -104,31 +120,55 @@ impl Openings {
         lock(&self.failures).note(LastFailure::Ended(ended.clone()));
     }
 
-    /// How everything stands now.
+    /// How everything stands now.  Waits for nothing but the sessions' tasks, which wait for nobody.
     pub async fn status(&self) -> Status {
-        let mut under_way = Vec::new();
-        let mut asked = Vec::new();
-        for (peer, link) in self.links() {
-            let (done, answer) = oneshot::channel();
-            if let Some(commands) = link.commands.upgrade() {
+        let mut under_way = self.under_way_on_connections().await;
+        // Saves outlive their connection, and a session hears last that its channel is saved.
+        let mut saved = lock(&self.saving).clone();
+        self.each(|channel| {
+            let under = Under::of(channel.wait.opened(), channel.stage());
+            saved.insert(channel.wait.opened().channel_id, under);
+        });
+        under_way.retain(|under| {
+            under.stage != Stage::Save
+                || !under.channel_id.is_some_and(|id| saved.contains_key(&id))
+        });
+        under_way.extend(saved.into_values());
+        Status { under_way, failures: lock(&self.failures).oldest_first() }
+    }
+
+    async fn under_way_on_connections(&self) -> Vec<Under> {
+        let mut answers = Vec::new();
+        for (_, link) in self.links() {
+            // One that waits for an earlier connection to end has begun nothing.
+            let is_waiting = *link.life.borrow() == Life::Waiting;
+            if let Some(commands) = link.commands.upgrade().filter(|_| !is_waiting) {
+                let (done, answer) = oneshot::channel();
                 let _ = commands.send(Command::Status { done });
-                asked.push((peer, answer));
+                answers.push(answer);
             }
         }
-        for (_, answer) in asked {
-            // A session that ends meanwhile has nothing under way.
-            under_way.extend(answer.await.unwrap_or_default());
-        }
-        self.each(|channel| {
-            let opened = channel.wait.opened();
-            under_way.push(Under {
-                peer: opened.reference.peer,
-                role: opened.role(),
-                temporary_channel_id: opened.temporary_channel_id,
-                channel_id: Some(opened.channel_id),
-                stage: channel.stage(),
-            });
-        });
-        Status { under_way, failures: lock(&self.failures).oldest_first() }
+        // A session that ends meanwhile has nothing under way but saves.
+        let answers = futures::future::join_all(answers).await;
+        answers.into_iter().flatten().flatten().collect()
+    }
+
+    /// A save is under way, until what this gives is dropped.
+    pub(super) fn is_saving(&self, opened: &Opened) -> IsSaving<'_> {
+        let channel_id = opened.channel_id;
+        lock(&self.saving).insert(channel_id, Under::of(opened, Stage::Save));
+        IsSaving { openings: self, channel_id }
+    }
+}
+
+/// A save that is under way.
+pub(super) struct IsSaving<'a> {
+    openings: &'a Openings,
+    channel_id: ChannelId,
+}
+
+impl Drop for IsSaving<'_> {
+    fn drop(&mut self) {
+        lock(&self.openings.saving).remove(&self.channel_id);
     }
 }

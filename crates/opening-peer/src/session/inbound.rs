@@ -155,7 +155,7 @@ impl Task {
     }
 
     /// Ends these openings, except those that are being saved.  `false` if none ended.
-    fn interrupt(
+    pub(super) fn interrupt(
         &mut self,
         (ours, theirs): (Vec<Key>, Vec<Key>),
         why: impl Fn() -> Failure,

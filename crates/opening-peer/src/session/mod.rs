@@ -37,7 +37,7 @@ pub use opening::{
 pub use shutdown::ShutdownError;
 pub(crate) use task::{OurReport, Report};
 
-use crate::event::{Event, Failed};
+use crate::event::Failed;
 use crate::message::{Message, Undecodable, decode, encode};
 use crate::negotiation::funder::Ask;
 use crate::openings::{ConfirmError, Life, Link, Openings, Under};
@@ -66,7 +66,10 @@ pub(crate) enum Command {
         key: Key,
         done: Option<oneshot::Sender<bool>>,
     },
+    /// The node ends the connection.
     Close,
+    /// The peer has connected anew.
+    Replaced,
     /// There is news about an opened channel: do what is due.
     Advance {
         channel_id: ChannelId,
@@ -201,6 +204,9 @@ impl Session {
             return Err(StartError::NotInit);
         };
         let features = init::judge(&node.features, openings.chain_hash(), theirs)?;
+        if openings.is_stopping() {
+            return Err(StartError::ShuttingDown);
+        }
         let transport = Transport { reader, writer };
         Ok(Self::begin(openings, peer, features, transport, first_message))
     }
@@ -223,10 +229,9 @@ impl Session {
         transport: Transport,
         first_message: Option<Vec<u8>>,
     ) -> Self {
-        openings.node.events.event(&peer, Event::Connected);
         let features = Arc::new(features);
         let (commands, requests) = mpsc::unbounded_channel();
-        let (living, life) = watch::channel(Life::Running);
+        let (living, life) = watch::channel(Life::Waiting);
         let link = Link { commands: commands.downgrade(), life: life.clone() };
         let old = openings.connected(peer, link);
         let task = Task::new(openings, peer, features.clone(), transport, requests, living);

@@ -137,6 +137,8 @@ impl Task {
     }
 
     pub(super) async fn run(mut self, first_message: Option<Vec<u8>>) {
+        self.life.send_replace(Life::Running);
+        self.event(Event::Connected);
         let mut flow = self.greet(first_message);
         if matches!(flow, Flow::Continue) {
             self.take_up_all();
@@ -148,8 +150,7 @@ impl Task {
             }
         };
         log::debug!("{}: closing: {reason}", self.peer);
-        self.end().await;
-        self.event(Event::Disconnected { reason });
+        self.end(reason).await;
         self.openings.disconnected(&self.peer, &self.life);
         self.life.send_replace(Life::Closed);
         self.await_saves().await;
@@ -181,7 +182,7 @@ impl Task {
             Some(report) = self.reported.recv() => self.on_report(report),
             command = self.commands.recv() => match command {
                 Some(command) => self.on_command(command),
-                None => Flow::Close("this node let go of it".into()),
+                None => self.close("this node let go of it"),
             },
             () = sleep_until(until), if deadline.is_some() => self.on_deadline(),
             flushed = self.writer.flush(), if self.writer.needs_flush() => {
@@ -240,7 +241,10 @@ impl Task {
 
     fn on_command(&mut self, command: Command) -> Flow {
         match command {
-            Command::Close => return Flow::Close("this node closed it".into()),
+            Command::Close => return self.close("this node closed it"),
+            // The peer has given up what was under way here (B2-OPEN-R-04): a word about it could
+            // be taken for one about an opening of the new connection.
+            Command::Replaced => return Flow::Close("the peer has connected anew".into()),
             Command::Open { ask, begun, commands } => self.open(ask, begun, commands),
             Command::Cancel { key, done } => {
                 let ended = self.interrupt_ours(key, Failure::Cancelled);
@@ -264,14 +268,20 @@ impl Task {
         Flow::Continue
     }
 
+    /// The node wants no more of the connection: what is not being saved is cancelled.
+    fn close(&mut self, reason: &str) -> Flow {
+        self.interrupt_all(|| Failure::Cancelled);
+        Flow::Close(reason.into())
+    }
+
+    fn interrupt_all(&mut self, why: impl Fn() -> Failure) {
+        let all = (self.ours.keys(), self.theirs.keys());
+        self.interrupt(all, why);
+    }
+
     /// The connection is over.  What is being saved is awaited for a while: it becomes a channel.
-    async fn end(&mut self) {
-        for key in self.ours.keys() {
-            self.interrupt_ours(key, Failure::Disconnected);
-        }
-        for key in self.theirs.keys() {
-            self.interrupt_theirs(key, Failure::Disconnected);
-        }
+    async fn end(&mut self, reason: String) {
+        self.interrupt_all(|| Failure::Disconnected);
         // Nobody is to wait for an answer while a save goes on.
         self.commands.close();
         while self.commands.try_recv().is_ok() {}
@@ -288,6 +298,8 @@ impl Task {
                 () = &mut patience => break,
             }
         }
+        // Before the peer's next connection, which may wait for this one, says that it is there.
+        self.event(Event::Disconnected { reason });
         self.life.send_replace(Life::Ended);
         // Says the last words, to a peer that may be gone already.
         let patience = self.openings.node.deadlines.peer;
@@ -379,10 +391,14 @@ impl Task {
 
     /// Tells peer and node that an opening has failed.
     pub(super) fn fail(&mut self, failed: &Failed, reply_to: Option<ChannelId>) {
+        log::info!("{}: {failed}", self.peer);
+        self.tell_failed(failed, reply_to);
+    }
+
+    pub(super) fn tell_failed(&mut self, failed: &Failed, reply_to: Option<ChannelId>) {
         if let (Some(channel_id), Some(text)) = (reply_to, failed.failure.reply()) {
             self.refuse(channel_id, text);
         }
-        log::info!("{}: {failed}", self.peer);
         self.openings.note_failure(self.peer, failed);
         self.event(Event::Failed(failed.clone()));
     }

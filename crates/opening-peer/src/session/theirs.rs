@@ -229,7 +229,8 @@ impl Task {
             stage: Stage::Decision,
             failure: Arc::new(failure),
         };
-        self.fail(&failed, Some(temporary_channel_id));
+        // Without a line of its own in the log: these come as fast as the peer can send.
+        self.tell_failed(&failed, Some(temporary_channel_id));
     }
 
     pub(super) fn on_answered(
