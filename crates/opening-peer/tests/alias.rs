@@ -226,7 +226,7 @@ async fn the_policy_says_whom_it_trusts_with_an_unconfirmed_channel() {
     }
     let codes = node.seen.all(|event| match event {
         // What was only accepted ends with its connection.
-        Event::Failed(failed) => Some(failed.failure.code()).filter(|code| *code != "disconnected"),
+        Event::Failed(failed) => Some(failed.failure.code()).filter(|code| *code != "cancelled"),
         _ => None,
     });
     assert_eq!(codes, ["peer-error", "zeroconf-untrusted", "zeroconf-untrusted"]);

@@ -187,7 +187,7 @@ async fn a_peer_that_goes_or_falls_silent_fails_all() {
     let mut theirs = stage.peers[1].theirs.clone();
     theirs.close().await;
     let failed = pending.opened().await.unwrap_err();
-    assert_eq!(Stage::codes(&failed), ["batch-failed", "disconnected", "batch-failed"]);
+    assert_eq!(Stage::codes(&failed), ["batch-failed", "peer-error", "batch-failed"]);
 
     let silent = Faults::none().at("sign_counterparty_commitment", 1, Fault::StallBefore);
     let stage = Stage::new(&Faults::none(), &silent).await;

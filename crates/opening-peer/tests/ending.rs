@@ -13,7 +13,6 @@ use bitcoin::{OutPoint, Transaction};
 use common::lasting::{Funded, Lasting};
 use common::raw_peer::RawPeer;
 use common::{ask, confirmation};
-use faulty::FaultyHsm;
 use lightning::ln::msgs::OpenChannel;
 use lightning::ln::types::ChannelId;
 use opening_core::ChannelType;
@@ -21,7 +20,7 @@ use opening_peer::funding::FundingTransaction;
 use opening_peer::negotiation::ready::{Confirmation, Exit};
 use opening_peer::node::PublicText;
 use opening_peer::openings::{AbandonError, ConfirmError, ReleaseError, SignError};
-use opening_peer::testing::{EVERY, Fault, Faults};
+use opening_peer::testing::{EVERY, Fault, Faults, FaultyHsm};
 use opening_peer::{BroadcastPermit, Event, Restored, Session};
 use opening_signer::{HsmSecret, LocalHsm};
 
@@ -184,7 +183,7 @@ async fn a_signer_that_fails_to_sign_our_commitment_is_asked_again() {
     let signers = faults.clone();
     let node = Lasting::with(move |node| {
         let hsm = LocalHsm::blind(&HsmSecret::new([1; 32]));
-        node.hsm = Arc::new(FaultyHsm::new(hsm, signers.clone()));
+        node.hsm = Arc::new(FaultyHsm::new(Arc::new(hsm), signers.clone()));
     })
     .await;
     let (channel, _permit, _peer, _session) = ours(&node).await;

@@ -11,7 +11,7 @@ use opening_core::{Feature, NegotiatedFeatures, Role, ShortChannelId};
 use tokio::sync::oneshot;
 
 use super::evidence::ConfirmError;
-use super::{Openings, lock};
+use super::{Openings, Under, lock};
 use crate::event::Event;
 use crate::failure::{Failure, Stage};
 use crate::negotiation::ready::{LocalReady, Progress, Ready, WaitForReady};
@@ -23,8 +23,8 @@ use crate::session::Command;
 pub(super) struct Channels {
     by_id: HashMap<ChannelId, Channel>,
     by_peer: HashMap<PublicKey, Vec<ChannelId>>,
-    /// Being saved, and with whom: it is not known yet whether there is a channel.
-    saving: HashMap<ChannelId, PublicKey>,
+    /// Being saved: it is not known yet whether there is a channel.
+    pub(super) saving: HashMap<ChannelId, Under>,
     /// Entries of the store that cannot be read: there is a channel, but nobody knows whose.
     pub(super) damaged: HashSet<ChannelId>,
 }
@@ -114,7 +114,8 @@ impl Openings {
     ///
     /// [`not_saved`]: Self::not_saved
     pub(super) fn begins_saving(&self, opened: &Opened) {
-        lock(&self.channels).saving.insert(opened.channel_id, opened.reference.peer);
+        let under = Under::of(opened, Stage::Save);
+        lock(&self.channels).saving.insert(opened.channel_id, under);
     }
 
     /// It is known that the channel is not kept.
@@ -124,7 +125,7 @@ impl Openings {
 
     /// Whether a channel with this peer is being saved, on whatever connection it was opened.
     pub(crate) fn is_saving(&self, peer: &PublicKey, id: &ChannelId) -> bool {
-        lock(&self.channels).saving.get(id) == Some(peer)
+        lock(&self.channels).saving.get(id).is_some_and(|under| under.peer == *peer)
     }
 
     /// Takes in a channel that is saved.
@@ -157,7 +158,7 @@ impl Openings {
         let channels = lock(&self.channels);
         let channel = channels.by_id.get(channel_id);
         channel.is_some_and(|channel| channel.wait.opened().reference.peer == *peer)
-            || channels.saving.get(channel_id) == Some(peer)
+            || channels.saving.get(channel_id).is_some_and(|under| under.peer == *peer)
             || channels.damaged.contains(channel_id)
     }
 

@@ -70,7 +70,6 @@ impl Openings {
     /// Saves a channel, however long it takes to know whether it is: after the deadline the node
     /// is told, but nobody may act as if it were not.
     pub(crate) async fn save(&self, opened: &Arc<Opened>) -> Result<Saved, StoreError> {
-        let _shown = self.is_saving(opened);
         let deadline = self.node.deadlines.store;
         let saving = async {
             self.begins_saving(opened);

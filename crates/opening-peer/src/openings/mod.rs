@@ -111,7 +111,6 @@ pub struct Openings {
     peers: Mutex<peers::Peers>,
     channels: Mutex<channels::Channels>,
     failures: Mutex<status::Failures>,
-    saving: Mutex<status::Saving>,
     is_stopping: AtomicBool,
 }
 
@@ -132,7 +131,6 @@ impl Openings {
             peers: Mutex::default(),
             channels: Mutex::default(),
             failures: Mutex::default(),
-            saving: Mutex::default(),
             is_stopping: AtomicBool::new(false),
         }
     }

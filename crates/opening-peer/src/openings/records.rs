@@ -99,7 +99,7 @@ impl Openings {
         }
     }
 
-    async fn erase_now(&self, opened: Arc<Opened>, end: Option<End>) {
+    async fn erase_now(self: &Arc<Self>, opened: Arc<Opened>, end: Option<End>) {
         let id = opened.channel_id;
         let Some(writing) = lock(&self.channels).writing(&id) else { return };
         let _one_at_a_time = writing.lock().await;

@@ -41,7 +41,7 @@ pub struct Under {
 }
 
 impl Under {
-    fn of(opened: &Opened, stage: Stage) -> Self {
+    pub(super) fn of(opened: &Opened, stage: Stage) -> Self {
         Self {
             peer: opened.reference.peer,
             role: opened.role(),
@@ -51,9 +51,6 @@ impl Under {
         }
     }
 }
-
-/// The channels that are being saved.
-pub(super) type Saving = HashMap<ChannelId, Under>;
 
 /// The last thing that went wrong for good with a peer.
 #[derive(Clone, Debug)]
@@ -124,7 +121,7 @@ impl Openings {
     pub async fn status(&self) -> Status {
         let mut under_way = self.under_way_on_connections().await;
         // Saves outlive their connection, and a session hears last that its channel is saved.
-        let mut saved = lock(&self.saving).clone();
+        let mut saved = lock(&self.channels).saving.clone();
         self.each(|channel| {
             let under = Under::of(channel.wait.opened(), channel.stage());
             saved.insert(channel.wait.opened().channel_id, under);
@@ -151,24 +148,5 @@ impl Openings {
         // A session that ends meanwhile has nothing under way but saves.
         let answers = futures::future::join_all(answers).await;
         answers.into_iter().flatten().flatten().collect()
-    }
-
-    /// A save is under way, until what this gives is dropped.
-    pub(super) fn is_saving(&self, opened: &Opened) -> IsSaving<'_> {
-        let channel_id = opened.channel_id;
-        lock(&self.saving).insert(channel_id, Under::of(opened, Stage::Save));
-        IsSaving { openings: self, channel_id }
-    }
-}
-
-/// A save that is under way.
-pub(super) struct IsSaving<'a> {
-    openings: &'a Openings,
-    channel_id: ChannelId,
-}
-
-impl Drop for IsSaving<'_> {
-    fn drop(&mut self) {
-        lock(&self.openings.saving).remove(&self.channel_id);
     }
 }

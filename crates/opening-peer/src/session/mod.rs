@@ -12,9 +12,11 @@ mod inbound;
 mod init;
 mod opening;
 mod ours;
+mod parts;
 mod shutdown;
 mod task;
 mod theirs;
+mod wire;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -34,6 +36,7 @@ pub(crate) use opening::FundingOffer;
 pub use opening::{
     Canceller, CompleteError, FundingNeeded, Opening, PendingFunding, PendingSignature,
 };
+pub use parts::{Negotiations, Parts, PartsError, ResumeError};
 pub use shutdown::ShutdownError;
 pub(crate) use task::{OurReport, Report};
 
@@ -41,8 +44,9 @@ use crate::event::Failed;
 use crate::message::{Message, Undecodable, decode, encode};
 use crate::negotiation::funder::Ask;
 use crate::openings::{ConfirmError, Life, Link, Openings, Under};
-use crate::transport::{Transport, TransportError};
+use crate::transport::{MAX_MESSAGE_LENGTH, Transport, TransportError};
 use task::Task;
+use wire::{Lent, NodeSend, node_sends};
 
 /// Names one opening within its session, in either direction, never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -100,10 +104,12 @@ pub(crate) enum Command {
     Status {
         done: oneshot::Sender<Vec<Under>>,
     },
-    Send {
-        message: Vec<u8>,
-        done: oneshot::Sender<Result<(), TransportError>>,
+    /// The node wants the transport for itself, for a while or for good.
+    Lend {
+        done: oneshot::Sender<Result<Lent, PartsError>>,
     },
+    /// The node keeps the transport: everything that is not being saved ends, and the session.
+    CancelAll,
 }
 
 pub(crate) type Done = oneshot::Sender<Result<(), ConfirmError>>;
@@ -116,6 +122,7 @@ pub struct Session {
     peer: PublicKey,
     features: Arc<NegotiatedFeatures>,
     commands: mpsc::UnboundedSender<Command>,
+    sends: mpsc::Sender<NodeSend>,
     life: watch::Receiver<Life>,
 }
 
@@ -182,7 +189,7 @@ impl Session {
     /// Exchanges `init` over `transport` and takes it over.
     ///
     /// Our `init` goes out at once; nothing else does before the peer's is here (B1-INIT-S-01,
-    /// B1-INIT-R-01).
+    /// B1-INIT-R-01).  A first message that is too long for any transport fails before that.
     pub async fn start(
         openings: Arc<Openings>,
         peer: PublicKey,
@@ -195,6 +202,7 @@ impl Session {
         let (mut reader, mut writer) = transport.split();
         let node = &openings.node;
         let Greeting { peer_address, first_message } = greeting;
+        first_message.as_deref().map_or(Ok(()), fits)?;
         writer.queue(&encode(&init::ours(&node.features, node.network, peer_address)))?;
         let deadline = node.deadlines.peer;
         let exchange = async { tokio::try_join!(writer.flush(), reader.read()) };
@@ -231,9 +239,11 @@ impl Session {
     ) -> Self {
         let features = Arc::new(features);
         let (commands, requests) = mpsc::unbounded_channel();
+        let (sends, to_send) = node_sends();
         let (living, life) = watch::channel(Life::Waiting);
         let link = Link { commands: commands.downgrade(), life: life.clone() };
         let old = openings.connected(peer, link);
+        let requests = (requests, to_send);
         let task = Task::new(openings, peer, features.clone(), transport, requests, living);
         tokio::spawn(async move {
             if let Some(old) = old {
@@ -241,7 +251,7 @@ impl Session {
             }
             task.run(first_message).await;
         });
-        Self { peer, features, commands, life }
+        Self { peer, features, commands, sends, life }
     }
 
     /// The peer's node id.
@@ -283,10 +293,13 @@ impl Session {
     }
 
     /// Sends a message of the node's own, type first: gossip, a custom one, or one for a channel
-    /// that the node owns.  Returns when there is room for it beside our own messages.
+    /// that the node owns.  Returns when it is queued, for which it waits until there is room
+    /// beside our own messages, in turn with whoever else sends.  Dropped before that, the message
+    /// may be sent or not.
     pub async fn send(&self, message: Vec<u8>) -> Result<(), SendError> {
+        fits(&message)?;
         let (done, answer) = oneshot::channel();
-        self.commands.send(Command::Send { message, done }).map_err(|_| SendError::Disconnected)?;
+        self.sends.send((message, done)).await.map_err(|_| SendError::Disconnected)?;
         answer.await.map_err(|_| SendError::Disconnected)?.map_err(SendError::Transport)
     }
 
@@ -307,6 +320,14 @@ impl Session {
     pub async fn closed(&mut self) {
         // An error means that the task is gone, which is the same.
         let _ = self.life.wait_for(|life| *life == Life::Closed).await;
+    }
+}
+
+/// Whether any transport takes the message.
+fn fits(message: &[u8]) -> Result<(), TransportError> {
+    match message.len() {
+        ..=MAX_MESSAGE_LENGTH => Ok(()),
+        length => Err(TransportError::MessageTooLong { length }),
     }
 }
 

@@ -1,6 +1,7 @@
 //! The task that owns a connection: its loop, its writing, and what drivers report to it.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::BTreeSet;
+use std::pin::pin;
 use std::sync::Arc;
 
 use bitcoin::secp256k1::PublicKey;
@@ -16,7 +17,9 @@ use tokio::time::{Instant, sleep, sleep_until};
 use super::channels::Links;
 use super::inbound::ALL_CHANNELS;
 use super::ours::Ours;
+use super::parts::PartsError;
 use super::theirs::Theirs;
+use super::wire::{Lent, Moved, NodeSend, Wire, take_turns};
 use super::{Command, Key};
 use crate::driver::fundee::Waiting;
 use crate::event::{Event, Failed};
@@ -25,15 +28,7 @@ use crate::funding::FundingError;
 use crate::message::{Message, decode, encode};
 use crate::negotiation::{BroadcastPermit, Opened};
 use crate::openings::{Guest, Life, Openings, Slot, Under};
-use crate::transport::{Reader, Transport, TransportError, Writer};
-
-/// Bytes waiting to be written above which nothing more is read: a peer that asks without
-/// listening waits.
-const WRITE_HIGH_WATER: usize = 256 * 1024;
-
-/// Bytes waiting to be written above which the node's own messages wait, so that only what the
-/// peer asked for can stop our reading: else two nodes with much gossip would wait for each other.
-const NODE_HIGH_WATER: usize = WRITE_HIGH_WATER / 2;
+use crate::transport::{Transport, TransportError};
 
 /// What a driver tells its session.
 pub(crate) enum Report {
@@ -75,8 +70,16 @@ pub(super) enum Flow {
     Close(String),
 }
 
-/// A message of the node's own, and who waits until it is queued.
-type NodeSend = (Vec<u8>, oneshot::Sender<Result<(), TransportError>>);
+/// What a session waits for.
+// It lives for one turn.
+#[expect(clippy::large_enum_variant)]
+enum Happening {
+    Report(Report),
+    Deadline,
+    /// `None` where nobody is left who could have one.
+    Command(Option<Command>),
+    Moved(Moved),
+}
 
 pub(super) struct Task {
     pub(super) openings: Arc<Openings>,
@@ -91,14 +94,9 @@ pub(super) struct Task {
     pub(super) deadlines: BTreeSet<(Instant, Key)>,
     pub(super) reports: mpsc::UnboundedSender<Report>,
     next_key: u64,
-    reader: Reader,
-    writer: Writer,
-    /// Since when something waits to be written, and how much had been written then.
-    writing_since: Option<(Instant, u64)>,
-    /// What the node wants to say beside us, until there is room.
-    node_sends: VecDeque<NodeSend>,
-    /// Bytes ever queued.
-    queued_ever: u64,
+    wire: Wire,
+    /// Whose turn it is.
+    next: usize,
     commands: mpsc::UnboundedReceiver<Command>,
     reported: mpsc::UnboundedReceiver<Report>,
     life: watch::Sender<Life>,
@@ -109,8 +107,8 @@ impl Task {
         openings: Arc<Openings>,
         peer: PublicKey,
         features: Arc<NegotiatedFeatures>,
-        Transport { reader, writer }: Transport,
-        commands: mpsc::UnboundedReceiver<Command>,
+        transport: Transport,
+        (commands, sends): (mpsc::UnboundedReceiver<Command>, mpsc::Receiver<NodeSend>),
         life: watch::Sender<Life>,
     ) -> Self {
         let (reports, reported) = mpsc::unbounded_channel();
@@ -125,11 +123,8 @@ impl Task {
             deadlines: BTreeSet::new(),
             reports,
             next_key: 0,
-            reader,
-            writer,
-            writing_since: None,
-            node_sends: VecDeque::new(),
-            queued_ever: 0,
+            wire: Wire::new(transport, sends),
+            next: 0,
             commands,
             reported,
             life,
@@ -159,7 +154,8 @@ impl Task {
     /// What the node has to say before anything else is said.
     fn greet(&mut self, first_message: Option<Vec<u8>>) -> Flow {
         let Some(message) = first_message else { return Flow::Continue };
-        if let Err(error) = self.queue(&message) {
+        self.on_sending(&message);
+        if let Err(error) = self.wire.queue(&message) {
             return Flow::Close(format!("the node's first message: {error}"));
         }
         match decode(&message) {
@@ -170,36 +166,52 @@ impl Task {
         }
     }
 
-    /// One thing that happens.  Our own side and the clock come first: a peer that never stops
-    /// talking cannot keep them waiting.
+    /// One thing that happens.
     async fn turn(&mut self) -> Flow {
-        self.note_what_is_written();
-        self.send_for_the_node();
-        let deadline = self.next_deadline();
-        let until = deadline.unwrap_or_else(Instant::now);
-        tokio::select! {
-            biased;
-            Some(report) = self.reported.recv() => self.on_report(report),
-            command = self.commands.recv() => match command {
-                Some(command) => self.on_command(command),
-                None => self.close("this node let go of it"),
-            },
-            () = sleep_until(until), if deadline.is_some() => self.on_deadline(),
-            flushed = self.writer.flush(), if self.writer.needs_flush() => {
-                self.writing_since = None;
-                flushed.map_or_else(|error| Flow::Close(error.to_string()), |()| Flow::Continue)
-            }
-            read = self.reader.read(), if self.writer.queued() < WRITE_HIGH_WATER => match read {
-                Ok(Some(bytes)) => self.on_message(&bytes),
-                Ok(None) => Flow::Close("the peer closed it".into()),
-                Err(error) => Flow::Close(error.to_string()),
-            },
+        self.wire.note_what_is_written();
+        match self.happens().await {
+            Happening::Deadline => self.on_deadline(),
+            Happening::Report(report) => self.on_report(report),
+            Happening::Command(Some(command)) => self.on_command(command),
+            Happening::Command(None) => self.close("this node let go of it"),
+            Happening::Moved(moved) => self.on_moved(moved),
         }
     }
 
+    /// What our own side has done comes first, then the clock.  The node's wishes and the wire,
+    /// which make work for both, take turns: neither a peer that never stops talking nor a node
+    /// keeps the other waiting.
+    async fn happens(&mut self) -> Happening {
+        let deadline = self.next_deadline();
+        let until = deadline.unwrap_or_else(Instant::now);
+        let command = pin!(async { Happening::Command(self.commands.recv().await) });
+        let moved = pin!(async { Happening::Moved(self.wire.moved().await) });
+        tokio::select! {
+            biased;
+            Some(report) = self.reported.recv() => Happening::Report(report),
+            () = sleep_until(until), if deadline.is_some() => Happening::Deadline,
+            happened = take_turns([command, moved], &mut self.next) => happened,
+        }
+    }
+
+    fn on_moved(&mut self, moved: Moved) -> Flow {
+        match moved {
+            Moved::Read(Ok(Some(bytes))) => return self.on_message(&bytes),
+            Moved::Read(Ok(None)) => return Flow::Close("the peer closed it".into()),
+            Moved::Read(Err(error)) | Moved::Flushed(Err(error)) => {
+                return Flow::Close(error.to_string());
+            }
+            Moved::Flushed(Ok(())) => {}
+            Moved::Send((message, done)) => self.send_for_the_node(&message, done),
+            Moved::Back(Some(transport)) => self.wire.take_back(transport),
+            Moved::Back(None) => return Flow::Close("this node dropped its transport".into()),
+        }
+        Flow::Continue
+    }
+
     fn next_deadline(&self) -> Option<Instant> {
-        let reading =
-            self.writing_since.map(|(since, _)| since + self.openings.node.deadlines.peer);
+        let patience = self.openings.node.deadlines.peer;
+        let reading = self.wire.stuck_since().map(|since| since + patience);
         let waiting = self.deadlines.first().map(|(instant, _)| *instant);
         reading.into_iter().chain(waiting).min()
     }
@@ -214,9 +226,9 @@ impl Task {
             self.fundee_waited_too_long(key);
         }
         let patience = self.openings.node.deadlines.peer;
-        self.note_what_is_written();
-        match self.writing_since {
-            Some((since, _)) if now.duration_since(since) >= patience => {
+        self.wire.note_what_is_written();
+        match self.wire.stuck_since() {
+            Some(since) if now.duration_since(since) >= patience => {
                 Flow::Close(format!("the peer has read nothing for {patience:?}"))
             }
             _ => Flow::Continue,
@@ -263,7 +275,11 @@ impl Task {
             Command::Status { done } => {
                 let _ = done.send(self.under_way());
             }
-            Command::Send { message, done } => self.node_sends.push_back((message, done)),
+            Command::Lend { done } => self.lend(done),
+            Command::CancelAll => {
+                self.interrupt_all(|| Failure::Cancelled);
+                return Flow::Close("this node keeps the transport for itself".into());
+            }
         }
         Flow::Continue
     }
@@ -283,6 +299,7 @@ impl Task {
     async fn end(&mut self, reason: String) {
         self.interrupt_all(|| Failure::Disconnected);
         // Nobody is to wait for an answer while a save goes on.
+        self.wire.retire();
         self.commands.close();
         while self.commands.try_recv().is_ok() {}
         let mut is_alive = true;
@@ -292,18 +309,15 @@ impl Task {
             tokio::select! {
                 Some(report) = self.reported.recv() => drop(self.on_report(report)),
                 // What was said before does not wait for the save.
-                flushed = self.writer.flush(), if is_alive && self.writer.needs_flush() => {
-                    is_alive = flushed.is_ok();
-                }
+                flushed = self.wire.flush(), if is_alive => is_alive = flushed.is_ok(),
                 () = &mut patience => break,
             }
         }
         // Before the peer's next connection, which may wait for this one, says that it is there.
         self.event(Event::Disconnected { reason });
         self.life.send_replace(Life::Ended);
-        // Says the last words, to a peer that may be gone already.
         let patience = self.openings.node.deadlines.peer;
-        let _ = tokio::time::timeout(patience, self.writer.close()).await;
+        let _ = tokio::time::timeout(patience, self.wire.close()).await;
     }
 
     /// A store that is late is awaited without the connection: its channel goes on over the next.
@@ -319,38 +333,22 @@ impl Task {
         Key(self.next_key)
     }
 
-    /// Queues bytes of a whole message.
-    pub(super) fn queue(&mut self, message: &[u8]) -> Result<(), TransportError> {
-        let before = self.writer.queued();
-        self.writer.queue(message)?;
-        self.queued_ever += (self.writer.queued() - before) as u64;
-        let written = self.written();
-        self.writing_since.get_or_insert_with(|| (Instant::now(), written));
-        Ok(())
+    /// Hands the transport to the node.
+    fn lend(&mut self, done: oneshot::Sender<Result<Lent, PartsError>>) {
+        // A node that has stopped waiting drops it, and the connection ends.
+        let _ = done.send(self.wire.lend().ok_or(PartsError::HandedOut));
     }
 
-    /// Queues what the node has to say while there is room for it.
-    fn send_for_the_node(&mut self) {
-        while self.writer.queued() < NODE_HIGH_WATER
-            && let Some((message, done)) = self.node_sends.pop_front()
-        {
-            self.on_sending(&message);
-            // The node may have stopped waiting.
-            let _ = done.send(self.queue(&message));
+    /// Queues what the node has to say, unless it has stopped waiting for that.
+    fn send_for_the_node(
+        &mut self,
+        message: &[u8],
+        done: oneshot::Sender<Result<(), TransportError>>,
+    ) {
+        if !done.is_closed() {
+            self.on_sending(message);
+            let _ = done.send(self.wire.queue(message));
         }
-    }
-
-    /// A peer that reads slowly still reads: its time begins anew.
-    fn note_what_is_written(&mut self) {
-        let written = self.written();
-        if let Some(since) = self.writing_since.as_mut().filter(|since| since.1 < written) {
-            *since = (Instant::now(), written);
-        }
-    }
-
-    /// Bytes that the connection has taken.
-    fn written(&self) -> u64 {
-        self.queued_ever - self.writer.queued() as u64
     }
 
     /// Queues a message of ours.
@@ -360,7 +358,7 @@ impl Task {
 
     /// Queues bytes of a message of ours.
     pub(super) fn queue_logged(&mut self, message: &[u8]) {
-        if let Err(error) = self.queue(message) {
+        if let Err(error) = self.wire.queue(message) {
             // Ours are short: the transport has failed, and the next flush says so.
             log::debug!("{}: not sent: {error}", self.peer);
         }

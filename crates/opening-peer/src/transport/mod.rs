@@ -53,6 +53,7 @@ pub const MAX_MESSAGE_LENGTH: usize = 65535;
 const IN_MEMORY_CAPACITY: usize = 64 * 1024;
 
 /// A connection that carries whole messages both ways.
+#[derive(Debug)]
 pub struct Transport {
     /// What the peer sends.
     pub reader: Reader,

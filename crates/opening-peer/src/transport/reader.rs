@@ -1,5 +1,8 @@
 //! The receiving half: bytes in, whole messages out.
 
+use core::fmt;
+use std::collections::VecDeque;
+
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
@@ -17,12 +20,28 @@ pub struct Reader {
     received: BytesMut,
     /// Bytes of the body on the wire, once the header of the frame under way was judged and taken.
     body_length: Option<usize>,
+    /// Messages that were read and are to be read again.
+    returned: VecDeque<Vec<u8>>,
     failed: bool,
+}
+
+// What was received is nobody's but the peer's and the node's.
+impl fmt::Debug for Reader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reader").field("failed", &self.failed).finish_non_exhaustive()
+    }
 }
 
 impl Reader {
     pub(super) fn new(stream: Box<dyn AsyncRead + Send + Unpin>, decoder: FrameDecoder) -> Self {
-        Self { stream, decoder, received: BytesMut::new(), body_length: None, failed: false }
+        Self {
+            stream,
+            decoder,
+            received: BytesMut::new(),
+            body_length: None,
+            returned: VecDeque::new(),
+            failed: false,
+        }
     }
 
     /// The next whole message; `None` where the peer ended the stream between two frames.
@@ -30,6 +49,9 @@ impl Reader {
     /// Cancel safe: a `read` dropped while it waits has lost nothing.  After an error nothing more is read, and every
     /// later call says [`TransportError::AlreadyFailed`].
     pub async fn read(&mut self) -> Result<Option<Vec<u8>>, TransportError> {
+        if let Some(message) = self.returned.pop_front() {
+            return Ok(Some(message));
+        }
         if self.failed {
             return Err(TransportError::AlreadyFailed);
         }
@@ -39,6 +61,12 @@ impl Reader {
             self.received = BytesMut::new();
         }
         result
+    }
+
+    /// Gives back a message that was read and is for someone else: it is read again before anything
+    /// that has not been read yet, behind those given back before.
+    pub fn put_back(&mut self, message: Vec<u8>) {
+        self.returned.push_back(message);
     }
 
     async fn next_message(&mut self) -> Result<Option<Vec<u8>>, TransportError> {

@@ -1,5 +1,7 @@
 //! The sending half: whole messages in, bytes out.
 
+use core::fmt;
+
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 
 use super::TransportError;
@@ -19,6 +21,14 @@ pub struct Writer {
     /// Whether the stream may hold bytes back until it is flushed.
     unflushed: bool,
     failed: bool,
+}
+
+impl fmt::Debug for Writer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut writer = f.debug_struct("Writer");
+        writer.field("queued", &self.queued()).field("failed", &self.failed);
+        writer.finish_non_exhaustive()
+    }
 }
 
 impl Writer {

@@ -115,7 +115,7 @@ async fn an_opening_that_ends_does_not_wait_for_the_wallet() {
         fundee.session.take().unwrap().close().await;
     };
     let (result, ()) = tokio::join!(fund_with(&funder, &wallet), leaving);
-    assert_eq!(result.unwrap_err().code(), "disconnected");
+    assert_eq!(result.unwrap_err().code(), "peer-error");
     assert_eq!(free_and_broadcast(&wallet), (COINS, 0));
 }
 
