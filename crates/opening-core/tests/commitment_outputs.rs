@@ -390,6 +390,7 @@ fn more_than_there_will_ever_be_is_not_built() {
     }
 }
 
+// incident: CLN #605
 // req: B3-OUT-B-02
 #[test]
 fn a_commitment_without_outputs_is_not_built() {

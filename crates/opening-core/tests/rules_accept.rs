@@ -78,6 +78,8 @@ fn depth_is_zero_with_zeroconf_and_treated_as_one_without() {
     }
 }
 
+// incident: CLN #4140
+// incident: CLN #9515
 // req: B2-ACC-R-02
 #[test]
 fn reserve_covers_our_dust_limit() {
@@ -97,6 +99,8 @@ fn reserve_covers_our_dust_limit() {
     );
 }
 
+// incident: CLN #4140
+// incident: CLN #9439
 // req: B2-ACC-R-03
 #[test]
 fn dust_limit_is_within_our_reserve() {
@@ -275,6 +279,9 @@ fn both_reserves_are_within_the_funding() {
     );
 }
 
+// incident: CVE-2021-41591
+// incident: CVE-2021-41592
+// incident: CVE-2021-41593
 // req: B2-ACC-R-12
 #[test]
 fn dust_limit_is_at_most_ten_thousand() {

@@ -86,6 +86,7 @@ fn funding_has_a_minimum_and_a_maximum() {
     );
 }
 
+// incident: CLN #9225
 // req: B1-TYP-B-02, B1-TYP-B-03
 #[test]
 fn funding_beyond_the_supply_is_refused_without_overflow() {
@@ -258,6 +259,9 @@ fn accepted_htlcs_are_1_to_483() {
     accepted(|p| (p.open.config.max_accepted_htlcs, p.limits.min_accepted_htlcs) = (0, 0));
 }
 
+// incident: CVE-2021-41591
+// incident: CVE-2021-41592
+// incident: CVE-2021-41593
 // req: B2-OPEN-R-12, B2-OPEN-R-20, B3-DUST-B-06, B3-DUST-B-08
 #[test]
 fn dust_limit_is_354_to_10000() {
@@ -324,6 +328,8 @@ fn delay_has_a_maximum() {
     }
 }
 
+// incident: LND #11201
+// incident: LND #11149
 // req: B2-OPEN-R-17, B3-FEE-B-05
 #[test]
 fn feerate_is_within_both_bounds() {
@@ -358,6 +364,8 @@ fn without_an_estimate_no_feerate_is_accepted() {
     assert_eq!(refusal.to_string(), "feerate_per_kw 2500 cannot be accepted");
 }
 
+// incident: CLN #4140
+// incident: CLN #9515
 // req: B2-OPEN-R-19
 #[test]
 fn dust_limit_is_within_its_own_reserve() {
@@ -378,6 +386,8 @@ fn dust_limit_is_within_its_own_reserve() {
     );
 }
 
+// incident: eclair #3383
+// incident: CLN #9491
 // req: B2-OPEN-R-21, B3-FEE-B-01, B3-FEE-B-03
 #[test]
 fn opener_pays_the_whole_fee_and_both_anchors() {
@@ -400,6 +410,8 @@ fn opener_pays_the_whole_fee_and_both_anchors() {
     }
 }
 
+// incident: LND #5523
+// incident: LND #6505
 // req: B2-OPEN-R-21
 #[test]
 fn a_refusal_says_what_is_short() {
@@ -409,6 +421,7 @@ fn a_refusal_says_what_is_short() {
     assert_eq!(refusal.to_string(), text);
 }
 
+// incident: CLN #605
 // req: B2-OPEN-R-22
 #[test]
 fn somebody_is_above_the_reserve() {

@@ -268,6 +268,7 @@ fn is_presentable(refusal: &Refusal) {
 proptest! {
     #![proptest_config(config(4000))]
 
+    // incident: CLN #9225
     // req: B2-OPEN-R-14, B2-OPEN-R-21
     #[test]
     fn no_number_panics_and_accepted_channels_can_be_paid_and_built(case in cases()) {

@@ -51,6 +51,7 @@ fn funders_reserve_is_one_percent_rounded_down_and_never_below_its_dust_limit() 
     }
 }
 
+// incident: CLN #9515
 // req: B2-ACC-S-03, B2-ACC-S-08
 #[test]
 fn fundees_reserve_is_never_below_either_dust_limit() {

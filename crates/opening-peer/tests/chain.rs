@@ -155,6 +155,26 @@ async fn a_reorganisation_before_the_depth_counts_anew() {
     peer.expect_channel_ready(channel.id).await;
 }
 
+/// It was made, but not said yet.
+#[tokio::test(start_paused = true)]
+async fn a_reorganisation_while_channel_ready_is_being_kept_holds_it_back() {
+    let node = Lasting::new().await;
+    let (mut peer, _session) = node.connect().await;
+    let channel = node.they_fund(&mut peer, |_| {}).await;
+    let faults = node.faults.clone().at("update", EVERY, Fault::Hold);
+    assert_eq!(node.confirm(&channel, 3).await, Err(ConfirmError::NotReady));
+    node.openings.unconfirmed(&channel.id).unwrap();
+    faults.repair();
+    faults.release();
+    node.until_kept(&channel, |progress| progress.local.is_some()).await;
+    peer.expect_silence().await;
+    node.confirm(&channel, 2).await.unwrap();
+    peer.expect_silence().await;
+    node.confirm(&channel, 3).await.unwrap();
+    peer.expect_channel_ready(channel.id).await;
+    peer.expect_silence().await;
+}
+
 /// What was sent stays sent; the place is the last one shown.
 #[tokio::test]
 async fn a_reorganisation_after_the_depth_takes_nothing_back() {

@@ -40,6 +40,7 @@ async fn assert_fails(party: &Party, begin: Instant, stage: &str, code: &str, se
     assert_eq!(party.openings.pending(), 0);
 }
 
+// incident: CLN #4043
 #[tokio::test(start_paused = true)]
 async fn no_accept_channel() {
     let (funder, fundee, wire) = connect_faulty(From::Funder, &Faults::none()).await;
@@ -54,6 +55,7 @@ async fn no_accept_channel() {
     assert_eq!(fundee.log.failures().len(), 1);
 }
 
+// incident: CLN #4043
 #[tokio::test(start_paused = true)]
 async fn no_funding_created() {
     let (funder, fundee, wire) = connect_faulty(From::Funder, &Faults::none()).await;
@@ -70,6 +72,7 @@ fn dummy_output() -> opening_core::FundingOutput {
     opening_core::FundingOutput::new(bitcoin::Amount::from_sat(1), &key, &key)
 }
 
+// incident: CLN #4043
 // req: B2-FS-R-02
 #[tokio::test(start_paused = true)]
 async fn no_funding_signed() {
@@ -101,6 +104,7 @@ async fn no_clock_runs_once_a_channel_is_saved() {
     assert_eq!(wire.errors(From::Funder), wire.errors(From::Fundee));
 }
 
+// incident: CLN #4043
 #[tokio::test(start_paused = true)]
 async fn a_silent_policy() {
     for (which, call, stage) in [
@@ -143,6 +147,7 @@ async fn a_policy_that_panics_or_says_no() {
     }
 }
 
+// incident: CLN #4043
 #[tokio::test(start_paused = true)]
 async fn a_silent_wallet() {
     let mut patient = faulty_node(2, &Faults::none());
@@ -166,6 +171,7 @@ fn signed_so_far(party: &Party) -> usize {
     requests.iter().filter(|(call, ..)| *call == "sign_counterparty_commitment").count()
 }
 
+// incident: CLN #4043
 #[tokio::test(start_paused = true)]
 async fn a_silent_signer() {
     for which in [From::Funder, From::Fundee] {

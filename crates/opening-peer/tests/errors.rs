@@ -341,6 +341,7 @@ async fn fails_in_silence(call: &'static str, change: impl Fn(&mut Node)) {
     assert_eq!(here.saved().await, []);
 }
 
+// incident: LND #7034
 // req: B1-TYP-B-09, B1-ERR-S-04
 #[tokio::test]
 async fn the_peer_never_reads_why_our_signer_failed() {

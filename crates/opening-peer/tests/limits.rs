@@ -44,6 +44,7 @@ async fn error_text(raw: &mut Raw) -> String {
     }
 }
 
+// incident: LDK #4851
 #[tokio::test(start_paused = true)]
 async fn one_peer_may_have_four_pending_counted_before_the_policy_is_asked() {
     let faults = Faults::none().at("bounds", EVERY, Fault::StallBefore);
@@ -161,6 +162,7 @@ async fn ten_thousand_offers_on_one_connection_leave_nothing() {
     assert_eq!(log.failures().len(), 10_000);
 }
 
+// incident: fake channels (2023)
 #[tokio::test(start_paused = true)]
 async fn ten_thousand_offers_on_many_connections_leave_nothing() {
     let faults = Faults::none().at("bounds", EVERY, Fault::StallBefore);
@@ -214,6 +216,7 @@ async fn an_opening_that_ended_counts_until_the_signer_is_done_with_it() {
 }
 
 /// A peer could else have the policy at work for any number of offers, by ending each.
+// incident: CLN 23.02 (hook and open race)
 #[tokio::test(start_paused = true)]
 async fn an_offer_that_ended_is_decided_no_further() {
     let faults = Faults::none().at("decide", EVERY, Fault::Hold);

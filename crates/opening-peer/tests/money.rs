@@ -58,6 +58,7 @@ fn assert_discreet(wire: &Wire, which: From) {
     assert!(errors.iter().all(|text| text == "internal error"), "{errors:?}");
 }
 
+// incident: CLN #4232
 // req: B2-FC-S-03, B2-FS-R-02, B2-EST-B-05
 #[tokio::test(start_paused = true)]
 async fn a_store_that_fails_anyhow_lets_nothing_leave() {
@@ -404,6 +405,8 @@ async fn after_a_reconnect_the_same_temporary_id_is_new() {
     }
 }
 
+// incident: CLN #4416
+// incident: CLN #4232
 // req: B2-EST-B-03, B2-FS-R-03
 #[tokio::test(start_paused = true)]
 async fn the_permit_comes_once_right_after_the_save_and_names_the_channel() {

@@ -254,6 +254,7 @@ fn play(we_fund: bool, is_zeroconf: bool, steps: &[Step]) {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
 
+    // incident: LDK panics (second channel_ready)
     // req: B2-CR-S-02, B2-CR-S-03, B2-CR-B-02, B2-RE-B-06, B2-RE-B-09, B2-RE-B-10, B2-RE-R-02
     #[test]
     fn in_every_order_channel_ready_is_said_once_at_depth_and_the_same(

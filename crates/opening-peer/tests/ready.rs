@@ -108,6 +108,9 @@ async fn evidence_about_anything_else_has_no_effect() {
 }
 
 /// A fundee is told an outpoint only: the transaction behind it may pay something else.
+// incident: CVE-2019-12998
+// incident: CVE-2019-12999
+// incident: CVE-2019-13000
 // req: B2-CR-S-01
 #[tokio::test]
 async fn an_outpoint_that_does_not_pay_the_channel_is_never_ready() {
@@ -231,6 +234,7 @@ async fn a_channel_is_in_use_once_both_messages_have_passed_in_either_order() {
     }
 }
 
+// incident: LDK panics (second channel_ready)
 // req: B2-CR-R-01
 #[tokio::test]
 async fn a_repeated_channel_ready_brings_a_new_alias_and_nothing_else() {

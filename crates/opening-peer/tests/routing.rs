@@ -99,7 +99,7 @@ async fn two_peers_may_use_the_same_id() {
     here.forgot_theirs(&mut other, ID).await;
 }
 
-// req: B2-EST-B-06, B2-EST-B-02
+// req: B2-EST-B-06, B2-EST-B-02, B1-CONN-01
 #[tokio::test]
 async fn three_interleaved_openings_in_both_directions_finish() {
     let here = Here::new();

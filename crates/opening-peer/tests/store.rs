@@ -16,10 +16,11 @@ use common::{funding_transaction, node_id};
 use lightning::ln::types::ChannelId;
 use opening_core::{
     ChannelConfig, ChannelKeys, ChannelParameters, ChannelType, FeeratePerKw, MilliSatoshi, Party,
-    Side,
+    ShortChannelId, Side,
 };
 use opening_peer::Opened;
-use opening_peer::store::{ChannelStore, KvChannelStore, MemoryStore, StoreError};
+use opening_peer::negotiation::ready::{ChannelFailure, Exit, LocalReady, Progress};
+use opening_peer::store::{ChannelStore, KvChannelStore, MemoryStore, StoreError, Stored};
 use opening_signer::ChannelRef;
 use proptest::prelude::*;
 use tempfile::TempDir;
@@ -344,4 +345,121 @@ async fn a_directory_that_cannot_be_used_is_named() {
     let store = KvChannelStore::in_directory(directory.path()).unwrap();
     assert_eq!(store.save(&channel((1, 2, 3, 4))).await.unwrap_err().code(), "store-io");
     assert_eq!(store.reserve_dbids(1).await.unwrap_err().code(), "store-io");
+}
+
+fn progress_of(parts: (Option<u32>, u8, u64, Option<String>)) -> Progress {
+    let (waiting_since, shape, number, reason) = parts;
+    let has = |bit: u8| shape & (1 << bit) != 0;
+    let exits = [Exit::Broadcast, Exit::Watch, Exit::AwaitPeer, Exit::Nothing];
+    let exit = exits[usize::from(shape % 4)];
+    let alias = has(2).then(|| ShortChannelId::from_u64(number));
+    let earlier = (0..u64::from(shape % 3)).map(|more| ShortChannelId::from_u64(number ^ more));
+    Progress {
+        waiting_since,
+        was_confirmed: has(3),
+        local: has(4)
+            .then(|| LocalReady { second_per_commitment_point: key(number, shape / 2 + 1), alias }),
+        earlier_aliases: earlier.collect(),
+        local_shutdown: has(5).then(|| ScriptBuf::from(vec![shape; usize::from(shape)])),
+        failed: reason.map(|reason| ChannelFailure { reason, exit }),
+        is_batch_saved: has(6),
+    }
+}
+
+fn some_progress() -> Progress {
+    progress_of((Some(7), 0b0111_1101, 9, Some("a reason".into())))
+}
+
+/// What every store does with what becomes of a channel.
+async fn keeps_progress<S: ChannelStore>(store: S, reopen: impl Fn(S) -> S) {
+    let channels = [channel((5, 6, 1, 63)), channel((7, 8, 2, 62))];
+    for channel in &channels {
+        store.save(channel).await.unwrap();
+    }
+    let [one, other] = &channels;
+    let kept = |stored: Option<Stored>| stored.unwrap().progress;
+    let load = store.load(&one.channel_id).await.unwrap();
+    assert_eq!(kept(load), Progress::default());
+    for progress in [progress_of((None, 0b10000, 1, None)), some_progress()] {
+        store.update(one, &progress).await.unwrap();
+        assert_eq!(kept(store.load(&one.channel_id).await.unwrap()), progress);
+    }
+    // What is saved once more is the channel, not what became of it.
+    store.save(one).await.unwrap();
+    let store = reopen(store);
+    let loaded = store.load(&one.channel_id).await.unwrap().unwrap();
+    assert_eq!(loaded, Stored { opened: one.clone(), progress: some_progress() });
+    assert_eq!(kept(store.load(&other.channel_id).await.unwrap()), Progress::default());
+    assert_eq!(store.load_all().await.unwrap().len(), 2);
+    // A later channel under the same id has nothing to do with it; nor has what comes too late.
+    store.remove(&one.channel_id).await.unwrap();
+    store.update(one, &some_progress()).await.unwrap();
+    let store = reopen(store);
+    assert_eq!(store.load(&one.channel_id).await.unwrap(), None);
+    assert_eq!(store.load_all().await.unwrap().len(), 1);
+    let reference = ChannelRef { dbid: 99, ..one.reference };
+    let later = Opened { reference, ..one.clone() };
+    store.save(&later).await.unwrap();
+    let loaded = reopen(store).load(&one.channel_id).await.unwrap().unwrap();
+    assert_eq!(loaded, Stored { opened: later, progress: Progress::default() });
+}
+
+#[tokio::test]
+async fn every_store_keeps_what_becomes_of_a_channel() {
+    keeps_progress(MemoryStore::default(), |store| store).await;
+    let directory = TempDir::new().unwrap();
+    let open = || KvChannelStore::in_directory(directory.path()).unwrap();
+    keeps_progress(open(), |_| open()).await;
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn all_that_becomes_of_a_channel_comes_back_as_it_was(
+        waiting_since in any::<Option<u32>>(),
+        shape in any::<u8>(),
+        number in any::<u64>(),
+        reason in any::<Option<String>>(),
+    ) {
+        let progress = progress_of((waiting_since, shape, number, reason));
+        let channel = channel((5, 6, 1, 63));
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async {
+            let directory = TempDir::new().unwrap();
+            let store = KvChannelStore::in_directory(directory.path()).unwrap();
+            store.save(&channel).await.unwrap();
+            store.update(&channel, &progress).await.unwrap();
+            let loaded = store.load(&channel.channel_id).await.unwrap().unwrap();
+            prop_assert_eq!(loaded.progress, progress);
+            Ok(())
+        })?;
+    }
+}
+
+/// Whether it has failed, or is closing, is then unknown: it must not go on as if it were new.
+#[tokio::test]
+async fn what_became_of_a_channel_and_cannot_be_read_is_named_and_the_others_load() {
+    let (directory, channels, _) = two_channels().await;
+    let store = KvChannelStore::in_directory(directory.path()).unwrap();
+    for channel in &channels {
+        store.update(channel, &some_progress()).await.unwrap();
+    }
+    let file = directory.path().join("opening/progress").join(channels[0].channel_id.to_string());
+    let whole = std::fs::read(&file).unwrap();
+    for length in 0..whole.len() {
+        std::fs::write(&file, &whole[..length]).unwrap();
+        let error = first_is_damaged(&directory, &channels).await;
+        assert_eq!(error.code(), "store-damaged", "{length}");
+        let mut flipped = whole.clone();
+        flipped[length] ^= 1 << (length % 8);
+        std::fs::write(&file, &flipped).unwrap();
+        let expected = if length == 0 { "store-unknown-version" } else { "store-damaged" };
+        assert_eq!(first_is_damaged(&directory, &channels).await.code(), expected, "{length}");
+        // Sealed again: an error or something else, no panic.
+        std::fs::write(&file, sealed(&flipped[33.min(length)..])).unwrap();
+        assert_eq!(store.load_all().await.unwrap().len(), 2);
+    }
+    std::fs::write(&file, &whole).unwrap();
+    assert_eq!(load(&store).await, sorted(channels.to_vec()));
 }

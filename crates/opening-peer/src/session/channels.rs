@@ -172,10 +172,10 @@ impl Task {
         }
         match self.openings.step(&id) {
             // Whoever waits hears when it is made.
-            Step::Prepare if link.is_preparing => {}
+            Step::Prepare if link.is_preparing => return,
             Step::Prepare => {
                 link.is_preparing = true;
-                self.prepare(id);
+                return self.prepare(id);
             }
             Step::Say(message) if !link.is_said => {
                 link.is_said = true;
@@ -222,6 +222,7 @@ impl Task {
             Err(failure) => {
                 link.answer(Err(ConfirmError::NotReady));
                 log::error!("{}: {id}: channel_ready is due, but {failure}", self.peer);
+                self.say_shutdown(id);
             }
         }
     }

@@ -65,6 +65,8 @@ async fn another_channel_type_than_ours_is_refused() {
     }
 }
 
+// incident: CLN #9439
+// incident: LND #7217
 // req: B2-ACC-R-01, B2-ACC-R-06, B2-ACC-R-07, B2-ACC-R-09, B2-ACC-R-10, B2-ACC-R-12
 #[tokio::test]
 async fn an_answer_out_of_bounds_is_refused() {

@@ -47,6 +47,7 @@ async fn a_push_above_the_funding_is_refused() {
     ));
 }
 
+// incident: CLN #9225
 // req: B2-OPEN-R-14, B1-TYP-B-04
 #[tokio::test]
 async fn a_push_of_all_the_millisatoshis_a_u64_has_is_refused() {
@@ -80,6 +81,8 @@ async fn more_htlcs_than_can_be_relayed_are_refused() {
     .await;
 }
 
+// incident: LND #11201
+// incident: LND #11149
 // req: B2-OPEN-R-17
 #[tokio::test]
 async fn a_feerate_out_of_bounds_is_refused() {
@@ -95,6 +98,7 @@ async fn a_feerate_out_of_bounds_is_refused() {
     offer_refused(feerate(u32::MAX), large, "feerate_per_kw 4294967295 is above 100000").await;
 }
 
+// incident: LND #7034
 // req: B2-OPEN-R-17
 #[tokio::test]
 async fn without_an_estimate_no_feerate_is_accepted_and_nobody_learns_why() {
@@ -132,6 +136,8 @@ async fn a_dust_limit_below_the_relay_floor_is_refused() {
     .await;
 }
 
+// incident: eclair #3383
+// incident: CLN #9491
 // req: B2-OPEN-R-21
 #[tokio::test]
 async fn an_opener_who_cannot_pay_the_fee_is_refused() {
@@ -143,6 +149,8 @@ async fn an_opener_who_cannot_pay_the_fee_is_refused() {
     .await;
 }
 
+// incident: LND #5523
+// incident: LND #6505
 // req: B2-OPEN-R-22
 #[tokio::test]
 async fn balances_below_the_reserve_are_refused() {
@@ -173,6 +181,7 @@ async fn a_large_channel_is_refused_without_the_feature() {
     .await;
 }
 
+// incident: LDK panics (missing type)
 // req: B2-OPEN-R-02
 #[tokio::test]
 async fn an_offer_without_a_channel_type_is_refused() {
@@ -201,6 +210,7 @@ async fn an_undefined_or_padded_channel_type_is_refused() {
     }
 }
 
+// incident: CLN #6155
 // req: B2-OPEN-R-24
 #[tokio::test]
 async fn a_channel_type_that_was_not_negotiated_is_refused() {
@@ -244,6 +254,9 @@ async fn zeroconf_from_a_stranger_is_refused() {
 
 type Change = fn(&mut OpenChannel);
 
+// incident: LND #7217
+// incident: ldk-node #247
+// incident: LDK #3090
 // req: B2-OPEN-R-07, B2-OPEN-R-08, B2-OPEN-R-09, B2-OPEN-R-10, B2-OPEN-R-11, B2-OPEN-R-12
 #[tokio::test]
 async fn what_this_node_considers_too_small_or_too_large_is_refused() {

@@ -106,6 +106,7 @@ async fn funding_created_with_a_bad_signature_opens_nothing() {
     assert_eq!(here.saved().await, [channel_id(made_up_outpoint(1, 0))]);
 }
 
+// incident: CLN #4416
 // req: B2-FC-R-01
 #[tokio::test]
 async fn a_signature_over_another_outpoints_commitment_opens_nothing() {
@@ -140,6 +141,7 @@ async fn outpoint_refused(
     here.forgot_theirs(peer, ID).await;
 }
 
+// incident: CLN #9530
 // req: B2-FC-R-01
 #[tokio::test]
 async fn a_zero_txid_opens_nothing() {
@@ -151,6 +153,9 @@ async fn a_zero_txid_opens_nothing() {
     assert_eq!(here.saved().await, []);
 }
 
+// incident: CLN #9274
+// incident: eclair #3337
+// incident: LDK panics (reused outpoint)
 // req: B2-CID-B-01
 #[tokio::test]
 async fn an_outpoint_in_use_with_any_peer_is_refused() {

@@ -40,6 +40,7 @@ async fn column<const COLUMNS: usize>(role: Role, (states, rows): Table<COLUMNS>
     }
 }
 
+// incident: LDK panics
 // req: B2-EST-B-02, B2-EST-B-05, B1-MSG-R-01, B1-MSG-R-02, B1-MSG-R-03, B1-MSG-R-04, B1-MSG-S-01
 // req: B1-ERR-S-02, B1-ERR-S-05, B1-ERR-S-06, B1-ERR-R-01, B1-ERR-R-02, B1-ERR-R-03, B1-PING-R-01
 #[tokio::test]
@@ -47,6 +48,8 @@ async fn every_message_has_its_result_in_every_state_of_a_funder() {
     column(Role::Funder, FUNDER).await;
 }
 
+// incident: LDK panics
+// incident: CLN 23.02 (hook and open race)
 // req: B2-EST-B-02, B2-EST-B-05, B1-MSG-R-01, B1-MSG-R-02, B1-MSG-R-03, B1-MSG-R-04, B1-MSG-S-01
 // req: B1-ERR-S-03, B1-ERR-S-05, B1-ERR-S-06, B1-ERR-R-01, B1-ERR-R-02, B1-ERR-R-03, B1-PING-R-01
 #[tokio::test]
