@@ -137,7 +137,10 @@ impl Openings {
         self.with(&id, |channel| channel.is_new_to_signer = true);
         if !opened.batch.is_empty() && !progress.is_batch_saved {
             self.with(&id, |channel| channel.wait.batch_saved());
-            self.note(id);
+            if let Err(error) = self.write(id).await {
+                log::error!("{id}: its batch is saved, but not marked so yet: {error}");
+                self.note(id);
+            }
         }
         let is_funder = opened.role() == Role::Funder;
         if let Some(failure) = progress.failed {

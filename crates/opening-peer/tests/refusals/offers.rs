@@ -18,7 +18,7 @@ use crate::common::raw_peer::{RawPeer, made_up_outpoint};
 use crate::common::{ask, regtest_bounds};
 use crate::{ID, offer_refused, offer_refused_by, refused};
 
-// req: B2-OPEN-R-13, B1-ERR-S-03, B1-ERR-S-04, B2-EST-B-05
+// req: B2-OPEN-R-13, B1-ERR-S-03, B1-ERR-S-04, B2-EST-B-05, B0-CH-B-02
 #[tokio::test]
 async fn an_unknown_chain_is_refused() {
     offer_refused(
