@@ -50,21 +50,47 @@ async fn no_accept_channel() {
     assert_fails(&funder, begin, "accept-channel", "peer-silent", 60).await;
     assert_eq!(opening.await.unwrap().unwrap_err().failure.code(), "peer-silent");
     assert_eq!(wire.errors(From::Funder), ["no accept_channel in time"]);
-    // Both clocks ran out at once; the fundee's was an instant later at most.
+    // Our error ends it there, too, long before its own clock.
     until("the fundee has nothing pending", || fundee.openings.pending() == 0).await;
     assert_eq!(fundee.log.failures().len(), 1);
+}
+
+/// A funder whose wallet has all the time it likes, and a fundee.
+async fn connect_with_slow_wallet() -> (Party, Party, faulty::Wire) {
+    let mut slow = faulty_node(1, &Faults::none());
+    slow.node.deadlines.wallet = Duration::from_secs(24 * 3600);
+    connect(slow, faulty_node(2, &Faults::none())).await
 }
 
 // incident: CLN #4043
 #[tokio::test(start_paused = true)]
 async fn no_funding_created() {
-    let (funder, fundee, wire) = connect_faulty(From::Funder, &Faults::none()).await;
+    let (funder, fundee, wire) = connect_with_slow_wallet().await;
     let begin = Instant::now();
     let pending = funder.session.open(ask()).await.unwrap().accepted().await.unwrap();
-    assert_fails(&fundee, begin, "funding-created", "peer-silent", 60).await;
+    assert_fails(&fundee, begin, "funding-created", "peer-silent", 900).await;
     assert_eq!(wire.errors(From::Fundee), ["no funding_created in time"]);
     assert_eq!(funder.log.failures(), [("funding", "peer-error")]);
     assert!(pending.complete(common::signed(&dummy_output())).await.is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn funding_created_just_in_time() {
+    let (funder, fundee, _wire) = connect_with_slow_wallet().await;
+    let pending = funder.session.open(ask()).await.unwrap().accepted().await.unwrap();
+    tokio::time::sleep(Duration::from_secs(899)).await;
+    let funding = common::signed(&pending.needed().output);
+    let _permit = pending.complete(funding).await.unwrap().opened().await.unwrap();
+    assert_eq!((fundee.log.failures(), fundee.kept().await.len()), (vec![], 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_nodes_with_the_defaults_have_patience_with_a_wallet() {
+    let (funder, _fundee, _wire) = connect_faulty(From::Funder, &Faults::none()).await;
+    let pending = funder.session.open(ask()).await.unwrap().accepted().await.unwrap();
+    tokio::time::sleep(Duration::from_secs(599)).await;
+    let funding = common::signed(&pending.needed().output);
+    let _permit = pending.complete(funding).await.unwrap().opened().await.unwrap();
 }
 
 fn dummy_output() -> opening_core::FundingOutput {
@@ -150,9 +176,7 @@ async fn a_policy_that_panics_or_says_no() {
 // incident: CLN #4043
 #[tokio::test(start_paused = true)]
 async fn a_silent_wallet() {
-    let mut patient = faulty_node(2, &Faults::none());
-    patient.node.deadlines.peer = Duration::from_secs(24 * 3600);
-    let (funder, fundee, wire) = connect(faulty_node(1, &Faults::none()), patient).await;
+    let (funder, fundee, wire) = connect_faulty(From::Fundee, &Faults::none()).await;
     let begin = Instant::now();
     let pending = funder.session.open(ask()).await.unwrap().accepted().await.unwrap();
     assert_fails(&funder, begin, "funding", "wallet-silent", 600).await;
@@ -374,7 +398,7 @@ async fn a_peer_that_never_stops_talking_cannot_stop_the_clock() {
         _ => None,
     };
     log.first(waiting).await;
-    tokio::time::advance(Duration::from_secs(61)).await;
+    tokio::time::advance(Duration::from_secs(901)).await;
     settle().await;
     assert_eq!(log.failures(), [("funding-created", "peer-silent")]);
 }
@@ -383,6 +407,7 @@ async fn a_peer_that_never_stops_talking_cannot_stop_the_clock() {
 async fn deadlines_beyond_every_clock_are_as_good_as_none() {
     let never = Deadlines {
         peer: Duration::MAX,
+        funding_created: Duration::MAX,
         policy: Duration::MAX,
         wallet: Duration::MAX,
         signer: Duration::MAX,

@@ -43,8 +43,13 @@ impl Default for Capacity {
 /// How long each party may take.  None of them ends a channel that is saved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Deadlines {
-    /// The peer's next message.  Default: 60 s.
+    /// The peer's next message, where it needs nobody else for it.  Default: 60 s.
     pub peer: Duration,
+    /// The peer's `funding_created`, for which it asks its wallet and its signer, and both may wait
+    /// for somebody's hand.  Default: 15 min, which is `wallet` and a few calls of `signer` of a
+    /// funder with these defaults.
+    // What waits meanwhile is about a kilobyte and keeps its place in `Capacity`.
+    pub funding_created: Duration,
     /// The policy's answer.  Default: 15 s.
     pub policy: Duration,
     /// The wallet's funding transaction.  Default: 10 min.
@@ -59,6 +64,7 @@ impl Default for Deadlines {
     fn default() -> Self {
         Self {
             peer: Duration::from_secs(60),
+            funding_created: Duration::from_secs(900),
             policy: Duration::from_secs(15),
             wallet: Duration::from_secs(600),
             signer: Duration::from_secs(60),
@@ -72,10 +78,11 @@ impl Deadlines {
     const LONGEST: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
 
     pub(super) fn countable(self) -> Self {
-        let Self { peer, policy, wallet, signer, store } = self;
+        let Self { peer, funding_created, policy, wallet, signer, store } = self;
         let countable = |deadline: Duration| deadline.min(Self::LONGEST);
         Self {
             peer: countable(peer),
+            funding_created: countable(funding_created),
             policy: countable(policy),
             wallet: countable(wallet),
             signer: countable(signer),

@@ -243,7 +243,7 @@ impl Task {
         match answer {
             Ok(answer) => {
                 let (accept_channel, waiting) = *answer;
-                let deadline = Instant::now() + self.openings.node.deadlines.peer;
+                let deadline = Instant::now() + self.openings.node.deadlines.funding_created;
                 entry.state = State::Waiting(Box::new(Accepted { waiting, deadline }));
                 let id = entry.temporary_channel_id;
                 self.deadlines.insert((deadline, key));
@@ -317,7 +317,7 @@ impl Task {
     }
 
     pub(super) fn fundee_waited_too_long(&mut self, key: Key) {
-        let after = self.openings.node.deadlines.peer;
+        let after = self.openings.node.deadlines.funding_created;
         self.interrupt_theirs(key, Failure::PeerSilent { message: "funding_created", after });
     }
 
