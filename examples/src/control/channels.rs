@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bitcoin::secp256k1::PublicKey;
 use lightning::ln::types::ChannelId;
 use opening_core::Role;
+use opening_peer::event::End;
 use opening_peer::{Event, Opened, Stage};
 use serde_json::{Value, json};
 
@@ -66,10 +67,19 @@ impl Channels {
                     known.stage = Stage::Ready;
                 }
             }
-            Event::Ended(ended) => {
-                let id = ended.opened.channel_id;
-                self.0.retain(|known| known.channel_id != Some(id) || known.opened.is_none());
-            }
+            Event::Ended(ended) => match ended.end {
+                End::Forgotten { .. } | End::NeverBroadcast | End::DoubleSpent { .. } => {
+                    self.remove(&ended.opened.channel_id);
+                }
+                // It is kept until the driver releases it.
+                _ => {
+                    let (opened, role) = (&ended.opened, ended.opened.role());
+                    let id = opened.temporary_channel_id;
+                    if let Some(known) = self.find(peer, role, &id, Some(&opened.channel_id)) {
+                        known.stage = Stage::Failed;
+                    }
+                }
+            },
             Event::Failed(failed) => self.0.retain(|known| {
                 known.opened.is_some() || !known.is(peer, failed.role, &failed.temporary_channel_id)
             }),
@@ -90,6 +100,17 @@ impl Channels {
             Some(opened) => known.peer == *peer && channel_id == Some(&opened.channel_id),
             None => known.is(peer, role, temporary_channel_id),
         })
+    }
+
+    /// Forgets an opened channel.
+    pub fn remove(&mut self, id: &ChannelId) {
+        self.0.retain(|known| known.channel_id != Some(*id) || known.opened.is_none());
+    }
+
+    /// An opened channel.
+    pub fn get(&self, id: &ChannelId) -> Option<Arc<Opened>> {
+        let mut opened = self.0.iter().filter_map(|known| known.opened.as_ref());
+        opened.find(|opened| opened.channel_id == *id).cloned()
     }
 
     /// The channels that exist.

@@ -3,7 +3,7 @@
 use std::str::FromStr;
 
 use bitcoin::secp256k1::PublicKey;
-use bitcoin::{Amount, Transaction, consensus};
+use bitcoin::{Amount, ScriptBuf, Transaction, consensus};
 use lightning::ln::types::ChannelId;
 use opening_core::{ChannelType, FeeratePerKw, MilliSatoshi};
 use opening_peer::Ask;
@@ -50,8 +50,51 @@ pub enum Command {
         /// Its height.
         height: u32,
     },
+    /// A block at or below the tip, from before this run.
+    PastBlock {
+        /// Its height.
+        height: u32,
+        /// Without the coinbase.
+        transactions: Vec<Transaction>,
+    },
+    /// Every block that matters has been shown since the start.
+    Synced,
     /// List every opening and channel.
     Channels,
+    /// How everything stands, with the last failure of each peer.
+    Status,
+    /// Put a peer on the allow-list.
+    Allow {
+        /// Its node id.
+        peer: PublicKey,
+    },
+    /// Take a peer off the allow-list.
+    Disallow {
+        /// Its node id.
+        peer: PublicKey,
+    },
+    /// Begin to close an opened channel.
+    Shutdown {
+        /// Which.
+        channel_id: ChannelId,
+        /// Where to; may be left out where the opening has fixed it.
+        script: Option<ScriptBuf>,
+    },
+    /// Give up a channel whose funding transaction was double-spent.
+    Abandon {
+        /// Which.
+        channel_id: ChannelId,
+    },
+    /// Forget a channel that is in use or has failed.
+    Release {
+        /// Which.
+        channel_id: ChannelId,
+    },
+    /// Give our commitment of a channel that has failed, to be broadcast.
+    SignedCommitment {
+        /// Which.
+        channel_id: ChannelId,
+    },
     /// End the process.
     Stop,
 }
@@ -94,16 +137,36 @@ impl Fields<'_> {
             }
             "fundchannel" => Command::FundChannel { peer: self.parsed("peer")?, ask: self.ask()? },
             "funding_tx" => Command::FundingTx {
-                temporary_channel_id: self.temporary_channel_id()?,
+                temporary_channel_id: self.id("temporary_channel_id")?,
                 transaction: transaction("tx", self.text("tx")?)?,
             },
-            "cancel" => Command::Cancel { temporary_channel_id: self.temporary_channel_id()? },
+            "cancel" => Command::Cancel { temporary_channel_id: self.id("temporary_channel_id")? },
             "connect_block" => Command::ConnectBlock {
                 height: self.number("height")?,
                 transactions: self.transactions()?,
             },
             "disconnect_block" => Command::DisconnectBlock { height: self.number("height")? },
+            "past_block" => Command::PastBlock {
+                height: self.number("height")?,
+                transactions: self.transactions()?,
+            },
+            "synced" => Command::Synced,
+            other => return self.command_of_operator(other),
+        })
+    }
+
+    fn command_of_operator(&self, name: &str) -> Result<Command, Refused> {
+        Ok(match name {
             "channels" => Command::Channels,
+            "status" => Command::Status,
+            "allow" => Command::Allow { peer: self.parsed("peer")? },
+            "disallow" => Command::Disallow { peer: self.parsed("peer")? },
+            "shutdown" => {
+                Command::Shutdown { channel_id: self.id("channel_id")?, script: self.script()? }
+            }
+            "abandon" => Command::Abandon { channel_id: self.id("channel_id")? },
+            "release" => Command::Release { channel_id: self.id("channel_id")? },
+            "signed_commitment" => Command::SignedCommitment { channel_id: self.id("channel_id")? },
             "stop" => Command::Stop,
             other => return Err(Refused::new("unknown-command", format!("no command {other}"))),
         })
@@ -142,11 +205,19 @@ impl Fields<'_> {
         defined.map(Some).ok_or_else(refused)
     }
 
-    fn temporary_channel_id(&self) -> Result<ChannelId, Refused> {
+    fn id(&self, name: &str) -> Result<ChannelId, Refused> {
         let mut id = [0; 32];
-        hex::decode_to_slice(self.text("temporary_channel_id")?, &mut id)
-            .map_err(|error| bad_argument("temporary_channel_id", error))?;
+        hex::decode_to_slice(self.text(name)?, &mut id)
+            .map_err(|error| bad_argument(name, error))?;
         Ok(ChannelId(id))
+    }
+
+    fn script(&self) -> Result<Option<ScriptBuf>, Refused> {
+        if self.0.get("script").is_none_or(Value::is_null) {
+            return Ok(None);
+        }
+        let script = ScriptBuf::from_hex(self.text("script")?);
+        script.map(Some).map_err(|error| bad_argument("script", error))
     }
 
     fn transactions(&self) -> Result<Vec<Transaction>, Refused> {

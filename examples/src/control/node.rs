@@ -1,153 +1,40 @@
 //! The node: sessions, openings under way, and the chain as far as the driver tells it.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use bitcoin::Transaction;
 use bitcoin::secp256k1::{PublicKey, SecretKey};
-use bitcoin::{Transaction, Txid, consensus};
 use lightning::ln::types::ChannelId;
 use opening_core::FeeratePerKw;
 use opening_peer::funding::FundingTransaction;
-use opening_peer::negotiation::ready::Confirmation;
-use opening_peer::node::Events;
-use opening_peer::session::{Canceller, CompleteError, Opening, PendingFunding, PendingSignature};
+use opening_peer::session::{CompleteError, Opening, PendingSignature};
 use opening_peer::transport::Transport;
 use opening_peer::transport::bolt8::EphemeralKey;
 use opening_peer::transport::tcp;
-use opening_peer::{Ask, Event, Failed, Greeting, Opened, Openings, Restored, Session, Stage};
+use opening_peer::{Ask, Failed, Greeting, Opened, Openings, Restored, Session, Stage};
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Notify;
 
-use super::channels::Channels;
+use super::chain::Chain;
 use super::command::{Command, Refused};
 use super::output::Output;
+use super::report::{Pending, Reporter, broadcast_line, damaged_line, lock, restored_line};
 
 /// How long TCP and BOLT 8 may take together.
 const CONNECT: Duration = Duration::from_secs(10);
 /// How long the last words to all peers may take.
 const STOP: Duration = Duration::from_secs(2);
 
-/// Tells the driver what happens, and keeps the list of channels.
-pub struct Reporter {
-    output: Output,
-    channels: Mutex<Channels>,
-    pending: Mutex<HashMap<ChannelId, Pending>>,
-    /// A channel was opened: its transaction may be mined already.
-    opened: Notify,
-}
-
-impl Reporter {
-    /// Writes to `output`.
-    pub fn new(output: Output) -> Self {
-        Self {
-            output,
-            channels: Mutex::default(),
-            pending: Mutex::default(),
-            opened: Notify::new(),
-        }
-    }
-
-    fn channels(&self) -> MutexGuard<'_, Channels> {
-        lock(&self.channels)
-    }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // A panic ends the process: see `main`.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-impl Events for Reporter {
-    fn event(&self, peer: &PublicKey, event: Event) {
-        self.channels().on_event(peer, &event);
-        let peer = peer.to_string();
-        self.output.line(match event {
-            Event::Disconnected { .. } => json!({"event": "peer_disconnected", "peer": peer}),
-            Event::Failed(failed) => {
-                lock(&self.pending).remove(&failed.temporary_channel_id);
-                failed_line(&peer, &failed)
-            }
-            Event::Opened(opened) => {
-                self.opened.notify_one();
-                let outpoint = opened.parameters.funding_outpoint;
-                json!({
-                    "event": "opened",
-                    "peer": peer,
-                    "channel_id": opened.channel_id.to_string(),
-                    "funding_txid": outpoint.txid.to_string(),
-                    "funding_vout": outpoint.vout,
-                    "role": opened.role().as_str(),
-                    "commitment_txid":
-                        opened.local_commitment.transaction.compute_txid().to_string(),
-                })
-            }
-            Event::Ready(ready) => json!({
-                "event": "channel_ready",
-                "peer": peer,
-                "channel_id": ready.opened.channel_id.to_string(),
-            }),
-            Event::ErrorSent { channel_id, text } => {
-                message_line("error_sent", &peer, &channel_id, &text)
-            }
-            Event::ErrorReceived { channel_id, text } => {
-                message_line("error_received", &peer, &channel_id, &text)
-            }
-            Event::WarningReceived { channel_id, text } => {
-                message_line("warning_received", &peer, &channel_id, &text)
-            }
-            // `Connected` comes before anyone can use the session: `peer_connected` is said later.
-            _ => return,
-        });
-    }
-}
-
-fn broadcast_line(transaction: &Transaction) -> Value {
-    json!({"event": "broadcast", "tx": consensus::encode::serialize_hex(transaction)})
-}
-
-fn message_line(event: &str, peer: &str, channel_id: &ChannelId, text: &str) -> Value {
-    json!({"event": event, "peer": peer, "channel_id": channel_id.to_string(), "text": text})
-}
-
-fn failed_line(peer: &str, failed: &Failed) -> Value {
-    let mut line = json!({
-        "event": "failed",
-        "peer": peer,
-        "temporary_channel_id": failed.temporary_channel_id.to_string(),
-        "stage": failed.stage.as_str(),
-        "code": failed.failure.code(),
-        "reason": failed.to_string(),
-    });
-    if let Some(channel_id) = failed.channel_id {
-        line["channel_id"] = channel_id.to_string().into();
-    }
-    line
-}
-
 /// The node that the driver's commands are carried out on.
 pub struct ControlNode {
-    openings: Arc<Openings>,
-    reporter: Arc<Reporter>,
+    pub(super) openings: Arc<Openings>,
+    pub(super) reporter: Arc<Reporter>,
     output: Output,
     secret: SecretKey,
     sessions: Mutex<HashMap<PublicKey, Session>>,
-    chain: Mutex<Chain>,
-}
-
-/// An opening of ours on its way.
-struct Pending {
-    canceller: Canceller,
-    /// Once the peer has accepted, until the driver brings the transaction.
-    funding: Option<PendingFunding>,
-}
-
-/// What the driver told of the chain.
-struct Chain {
-    height: u32,
-    /// Every transaction in a block: height and index.
-    mined: HashMap<Txid, (Transaction, u32, u32)>,
+    pub(super) chain: Mutex<Chain>,
 }
 
 impl ControlNode {
@@ -165,34 +52,42 @@ impl ControlNode {
             output,
             secret,
             sessions: Mutex::default(),
-            chain: Mutex::new(Chain { height, mined: HashMap::new() }),
+            chain: Mutex::new(Chain::at(height)),
         })
     }
 
     /// Takes in what the store had.  A damaged entry is named, and the others serve.
-    pub fn restore(&self, restored: Vec<Restored>) {
+    pub async fn restore(&self, restored: Vec<Restored>) {
+        let under_way = self.openings.status().await.under_way;
+        let stages: HashMap<_, _> =
+            under_way.into_iter().map(|under| (under.channel_id, under.stage)).collect();
+        let take_in = |opened: Arc<Opened>| {
+            let stage = stages.get(&Some(opened.channel_id)).copied().unwrap_or(Stage::Depth);
+            self.output.line(restored_line(&opened, stage));
+            self.reporter.channels().restore(opened, stage);
+        };
         for restored in restored {
-            let (opened, stage) = match restored {
+            match restored {
                 Restored::MayBroadcast { opened, permit: _permit } => {
+                    take_in(opened.clone());
                     // The transaction may have been lost with the last process.
                     if let Some(transaction) = &opened.funding_transaction {
                         self.output.line(broadcast_line(transaction));
                     }
-                    (opened, Stage::Depth)
                 }
-                Restored::AwaitDepth(opened) => (opened, Stage::Depth),
-                Restored::AwaitChannelReady(opened) => (opened, Stage::ChannelReady),
-                Restored::Failed { opened, .. } => (opened, Stage::Failed),
-                Restored::Damaged { error, .. } => {
+                Restored::AwaitDepth(opened) => {
+                    take_in(opened);
+                    lock(&self.chain).fall_behind();
+                }
+                Restored::AwaitChannelReady(opened) | Restored::Failed { opened, .. } => {
+                    take_in(opened);
+                }
+                Restored::Damaged { key, error } => {
                     log::error!("{error} [{}]", error.code());
-                    continue;
+                    self.output.line(damaged_line(&key, &error));
                 }
-                other => {
-                    log::warn!("{other:?}");
-                    continue;
-                }
-            };
-            self.reporter.channels().restore(opened, stage);
+                other => log::warn!("{other:?}"),
+            }
         }
     }
 
@@ -252,7 +147,7 @@ impl ControlNode {
         let _ = tokio::time::timeout(STOP, self.openings.shut_down()).await;
     }
 
-    fn session(&self, peer: &PublicKey) -> Result<Session, Refused> {
+    pub(super) fn session(&self, peer: &PublicKey) -> Result<Session, Refused> {
         let mut sessions = lock(&self.sessions);
         // One that has ended is as good as none.
         sessions.retain(|_, session| !session.is_closed());
@@ -273,8 +168,16 @@ impl ControlNode {
                 self.connect_block(height, transactions).await
             }
             Command::DisconnectBlock { height } => self.disconnect_block(height).await,
+            Command::PastBlock { height, transactions } => {
+                self.past_block(height, transactions).await
+            }
+            Command::Synced => {
+                lock(&self.chain).synced();
+                Ok(json!({}))
+            }
             Command::Channels => Ok(self.reporter.channels().to_json()),
             Command::Stop => Ok(json!({})),
+            other => self.operate(other).await,
         }
     }
 
@@ -291,7 +194,7 @@ impl ControlNode {
         let opening = self.session(&peer)?.open(ask).await.map_err(|failed| refused(&failed))?;
         let id = opening.temporary_channel_id();
         let pending = Pending { canceller: opening.canceller(), funding: None };
-        lock(&self.reporter.pending).insert(id, pending);
+        self.reporter.pending().insert(id, pending);
         tokio::spawn(self.clone().await_acceptance(peer, opening, feerate));
         Ok(json!({"temporary_channel_id": id.to_string()}))
     }
@@ -305,12 +208,12 @@ impl ControlNode {
         let id = opening.temporary_channel_id();
         // A failure is told by its event.
         let Ok(funding) = opening.accepted().await else {
-            lock(&self.reporter.pending).remove(&id);
+            self.reporter.pending().remove(&id);
             return;
         };
         let output = funding.needed().output.clone();
         // Kept before it is told: the transaction may come at once.
-        match lock(&self.reporter.pending).get_mut(&id) {
+        match self.reporter.pending().get_mut(&id) {
             Some(pending) => pending.funding = Some(funding),
             None => return,
         }
@@ -330,7 +233,7 @@ impl ControlNode {
         transaction: Transaction,
     ) -> Result<Value, Refused> {
         let funding =
-            lock(&self.reporter.pending).get_mut(&id).and_then(|pending| pending.funding.take());
+            self.reporter.pending().get_mut(&id).and_then(|pending| pending.funding.take());
         let funding = funding.ok_or_else(|| {
             Refused::new("no-funding-needed", format!("no opening {id} waits for a transaction"))
         })?;
@@ -341,7 +244,7 @@ impl ControlNode {
             }
             Err((error, still_pending)) => {
                 if let (Some(pending), Some(funding)) =
-                    (lock(&self.reporter.pending).get_mut(&id), still_pending)
+                    (self.reporter.pending().get_mut(&id), still_pending)
                 {
                     pending.funding = Some(funding);
                 }
@@ -362,7 +265,7 @@ impl ControlNode {
         transaction: Transaction,
     ) {
         let opened = signing.opened().await;
-        lock(&self.reporter.pending).remove(&id);
+        self.reporter.pending().remove(&id);
         if let Ok((_opened, _permit)) = opened {
             self.output.line(broadcast_line(&transaction));
         }
@@ -370,8 +273,7 @@ impl ControlNode {
 
     async fn cancel(&self, id: ChannelId) -> Result<Value, Refused> {
         let unknown = || Refused::new("unknown-opening", format!("no opening {id} is under way"));
-        let canceller =
-            lock(&self.reporter.pending).get(&id).map(|pending| pending.canceller.clone());
+        let canceller = self.reporter.pending().get(&id).map(|pending| pending.canceller.clone());
         if canceller.ok_or_else(unknown)?.cancel().await {
             Ok(json!({}))
         } else {
@@ -384,38 +286,27 @@ impl ControlNode {
         height: u32,
         transactions: Vec<Transaction>,
     ) -> Result<Value, Refused> {
-        {
-            let mut chain = lock(&self.chain);
-            if Some(height) != chain.height.checked_add(1) {
-                let text = format!("the tip is at {}", chain.height);
-                return Err(Refused::new("wrong-height", text));
-            }
-            chain.height = height;
-            for (transaction, index) in transactions.into_iter().zip(1..) {
-                chain.mined.insert(transaction.compute_txid(), (transaction, height, index));
-            }
-        }
+        lock(&self.chain).connect(height, transactions)?;
         self.tell_depths().await;
-        self.openings.block_connected(height).await;
+        // After the depths: what has confirmed is not counted any more.
+        if lock(&self.chain).is_synced() {
+            self.openings.block_connected(height).await;
+        }
+        Ok(json!({}))
+    }
+
+    async fn past_block(
+        &self,
+        height: u32,
+        transactions: Vec<Transaction>,
+    ) -> Result<Value, Refused> {
+        lock(&self.chain).past(height, transactions)?;
+        self.tell_depths().await;
         Ok(json!({}))
     }
 
     async fn disconnect_block(&self, height: u32) -> Result<Value, Refused> {
-        let taken_back: Vec<Txid> = {
-            let mut chain = lock(&self.chain);
-            let below = chain.height.checked_sub(1).filter(|_| height == chain.height);
-            let Some(below) = below else {
-                let text = format!("the tip is at {}", chain.height);
-                return Err(Refused::new("wrong-height", text));
-            };
-            chain.height = below;
-            let at_height =
-                |(_, (_, mined, _)): &(&Txid, &(Transaction, u32, u32))| *mined == height;
-            let taken_back: Vec<_> =
-                chain.mined.iter().filter(at_height).map(|(txid, _)| *txid).collect();
-            taken_back.iter().for_each(|txid| drop(chain.mined.remove(txid)));
-            taken_back
-        };
+        let taken_back = lock(&self.chain).disconnect(height)?;
         let opened = self.reporter.channels().opened();
         for opened in opened {
             if taken_back.contains(&opened.parameters.funding_outpoint.txid) {
@@ -431,24 +322,12 @@ impl ControlNode {
     async fn tell_depths(&self) {
         let opened = self.reporter.channels().opened();
         for opened in opened {
-            let Some(confirmation) = self.confirmation(&opened) else { continue };
+            let confirmation = lock(&self.chain).confirmation(&opened);
+            let Some(confirmation) = confirmation else { continue };
             if let Err(error) = self.openings.confirmed(opened.channel_id, confirmation).await {
                 log::warn!("{}: {error}", opened.channel_id);
             }
         }
-    }
-
-    fn confirmation(&self, opened: &Opened) -> Option<Confirmation> {
-        let chain = lock(&self.chain);
-        let txid = opened.parameters.funding_outpoint.txid;
-        let (transaction, block_height, transaction_index) = chain.mined.get(&txid)?;
-        Some(Confirmation {
-            transaction: transaction.clone(),
-            block_height: *block_height,
-            transaction_index: *transaction_index,
-            // At least 1: what is mined is at the tip or below it.
-            depth: (chain.height - block_height).saturating_add(1),
-        })
     }
 }
 

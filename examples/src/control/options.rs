@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bitcoin::Network;
 use bitcoin::hex::DisplayHex;
-use bitcoin::secp256k1::SecretKey;
+use bitcoin::secp256k1::{PublicKey, SecretKey};
 use clap::Parser;
 use lightning::util::ser::Writeable;
 use opening_core::{FeeratePerKw, FeerateRange, Limits};
@@ -18,14 +18,17 @@ use opening_signer::{ChannelSecrets, HsmSecret, LocalHsm};
 use serde_json::json;
 use tokio::net::TcpListener;
 
-use super::node::{ControlNode, Reporter};
+use super::directory;
+use super::help;
+use super::node::ControlNode;
 use super::output::Output;
+use super::report::Reporter;
 use crate::logging;
 
 /// A Lightning node that opens channels as it is told on stdin.  Whoever drives it is its chain
 /// and its wallet.
 #[derive(Debug, Parser)]
-#[command(name = "opening-node", version)]
+#[command(name = "opening-node", version, after_long_help = help::COMMANDS_AND_EVENTS)]
 pub struct Options {
     /// Print the hex of the features in `init` and exit.
     #[arg(long)]
@@ -46,10 +49,11 @@ pub struct Options {
     /// Confirmations to ask for in accept_channel.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     minimum_depth: u32,
-    /// The chain's height at start.
+    /// The chain's height at start.  It is not stored: see "After a restart" below.
     #[arg(long, default_value_t = 101)]
     height: u32,
-    /// Keep channels and identity in this directory; by default nothing is kept.
+    /// Keep channels and identity in this directory, for one process at a time; by default nothing
+    /// is kept.
     #[arg(long, value_name = "DIR")]
     store: Option<PathBuf>,
     /// Inbound openings that may be pending with one peer.
@@ -61,6 +65,9 @@ pub struct Options {
     /// New inbound openings in a second from one peer; on regtest there is no limit by default.
     #[arg(long, value_name = "N")]
     opens_per_second: Option<u32>,
+    /// A peer that may open channels even where others have taken all places; may be repeated.
+    #[arg(long, value_name = "NODE_ID")]
+    allow: Vec<PublicKey>,
     /// A remote signer, unix:PATH or tls:HOST:PORT.
     #[arg(long, value_name = "ADDRESS")]
     hsm: Option<String>,
@@ -81,6 +88,8 @@ impl std::fmt::Debug for ChannelSecretsArgument {
 /// Why the node does not start.
 #[derive(Debug)]
 pub enum OptionsError {
+    /// Another process works with the store.
+    Locked(String),
     /// An option that asks for what this program does not have.
     NotBuiltIn(String),
     /// Options that do not go together.
@@ -96,7 +105,7 @@ impl OptionsError {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::NotBuiltIn(_) | Self::Contradiction(_) => 2,
-            Self::Store(_) | Self::Io(..) => 1,
+            Self::Locked(_) | Self::Store(_) | Self::Io(..) => 1,
         }
     }
 }
@@ -106,6 +115,9 @@ impl std::fmt::Display for OptionsError {
         match self {
             Self::NotBuiltIn(what) => write!(f, "{what} is not built in [not-built-in]"),
             Self::Contradiction(why) => write!(f, "{why} [bad-options]"),
+            Self::Locked(directory) => {
+                write!(f, "another process works with {directory} [store-locked]")
+            }
             Self::Store(error) => write!(f, "{error} [{}]", error.code()),
             Self::Io(what, error) => write!(f, "{what}: {error} [io]"),
         }
@@ -149,7 +161,10 @@ impl Options {
         }
         let store: Arc<dyn ChannelStore> = match &self.store {
             Some(directory) => {
-                Arc::new(KvChannelStore::in_directory(directory).map_err(OptionsError::Store)?)
+                let store = KvChannelStore::in_directory(directory).map_err(OptionsError::Store)?;
+                // Before anything is read: the other process may be writing it.
+                directory::lock(directory)?;
+                Arc::new(store)
             }
             None => Arc::new(MemoryStore::default()),
         };
@@ -169,6 +184,7 @@ impl Options {
                 opens_per_second: self.opens_per_second.or(default_rate(self.network)),
                 ..Capacity::default()
             },
+            allowed: self.allow.into_iter().collect(),
             ..Node::new(self.network, hsm, policy, store, reporter.clone())
         };
         let (openings, restored) = Openings::load(node).await.map_err(OptionsError::Store)?;
@@ -182,7 +198,7 @@ impl Options {
             "event": "ready", "addr": addr.to_string(), "node_id": node_id.to_string(),
         }));
         let node = ControlNode::new(openings, reporter, output, secret, self.height);
-        node.restore(restored);
+        node.restore(restored).await;
         tokio::spawn(node.clone().listen(listener));
         tokio::spawn(node.clone().follow_openings());
         Ok(node)
@@ -220,35 +236,8 @@ fn fixed(secrets: &[[u8; 32]; 6]) -> Result<ChannelSecrets, OptionsError> {
 
 /// The root of all keys: from the store, where it is created at first start, or new.
 fn hsm_secret(store: Option<&Path>) -> Result<HsmSecret, OptionsError> {
-    let Some(directory) = store else { return Ok(HsmSecret::new(SystemEntropy.bytes())) };
-    let path = directory.join("hsm_secret");
-    read_or_create_secret(&path)
-        .map(HsmSecret::new)
-        .map_err(|error| OptionsError::Io(path.display().to_string(), error))
-}
-
-fn read_or_create_secret(path: &Path) -> io::Result<[u8; 32]> {
-    match std::fs::read(path) {
-        Ok(bytes) => bytes
-            .try_into()
-            .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "an hsm_secret has 32 bytes")),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let secret = SystemEntropy.bytes();
-            write_secret(path, &secret)?;
-            Ok(secret)
-        }
-        Err(error) => Err(error),
-    }
-}
-
-/// For its owner's eyes only, and whole or not at all: written aside, then renamed.
-fn write_secret(path: &Path, secret: &[u8; 32]) -> io::Result<()> {
-    use std::io::Write;
-    use std::os::unix::fs::OpenOptionsExt;
-    let aside = path.with_extension("new");
-    let mut options = std::fs::OpenOptions::new();
-    let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&aside)?;
-    file.write_all(secret)?;
-    file.sync_all()?;
-    std::fs::rename(&aside, path)
+    Ok(HsmSecret::new(match store {
+        Some(directory) => directory::read_or_create_secret(directory)?,
+        None => SystemEntropy.bytes(),
+    }))
 }

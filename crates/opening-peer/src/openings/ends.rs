@@ -325,3 +325,26 @@ fn exit(opened: &Opened, end: &End) -> Exit {
         _ => Exit::Nothing,
     }
 }
+
+impl ReleaseError {
+    /// A stable name for programs.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::UnknownChannel => "unknown-channel",
+            Self::NotInUse => "channel-not-in-use",
+            Self::Store(error) => error.code(),
+        }
+    }
+}
+
+impl SignError {
+    /// A stable name for programs.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::UnknownChannel => "unknown-channel",
+            Self::NotFailed => "channel-not-failed",
+            Self::Outdated => "commitment-outdated",
+            Self::Signer(failure) => failure.code(),
+        }
+    }
+}
