@@ -20,7 +20,9 @@ pub fn stdout() -> (Output, Writer) {
     let thread = std::thread::spawn(move || {
         let mut stdout = std::io::stdout().lock();
         for line in lines.into_iter().map_while(|line| line) {
-            if writeln!(stdout, "{line}").and_then(|()| stdout.flush()).is_err() {
+            // In one piece: a process that is killed leaves no half line behind.
+            let line = format!("{line}\n");
+            if stdout.write_all(line.as_bytes()).and_then(|()| stdout.flush()).is_err() {
                 // Nobody reads any more.
                 return;
             }

@@ -99,6 +99,10 @@ pub enum SignError {
     /// (B2-RE-R-12, B5-FAIL-B-04).
     #[error("our commitment is outdated")]
     Outdated,
+    /// That the channel has failed is not durable: after a restart it would live, with its
+    /// commitment on its way into a block.
+    #[error("our store failed")]
+    Store(#[from] StoreError),
     /// The signer did not sign.
     #[error(transparent)]
     Signer(#[from] Failure),
@@ -275,7 +279,7 @@ impl Openings {
     /// Our first commitment of a channel that has failed, with both signatures: to be broadcast
     /// where [`Exit::Broadcast`] says so (B5-FAIL-B-05).
     pub async fn signed_commitment(
-        &self,
+        self: &Arc<Self>,
         channel_id: &ChannelId,
     ) -> Result<Transaction, SignError> {
         let (opened, progress) = self.channel(channel_id).ok_or(SignError::UnknownChannel)?;
@@ -283,6 +287,7 @@ impl Openings {
             Exit::AwaitPeer => return Err(SignError::Outdated),
             Exit::Broadcast | Exit::Watch | Exit::Nothing => {}
         }
+        self.write(*channel_id).await?;
         let signer = self.signer(&opened).await?;
         let request = CommitmentRequest::first(&opened.parameters, &opened.local_commitment);
         // Again: after a restart a signer may have forgotten that it did.
@@ -344,6 +349,7 @@ impl SignError {
             Self::UnknownChannel => "unknown-channel",
             Self::NotFailed => "channel-not-failed",
             Self::Outdated => "commitment-outdated",
+            Self::Store(error) => error.code(),
             Self::Signer(failure) => failure.code(),
         }
     }
