@@ -105,17 +105,21 @@ fn what_the_store_kept_is_told_behind_ready() {
     assert_eq!(restored["peer"], fundee.node_id);
     assert_eq!(funder.next_line(), json!({"event": "broadcast", "tx": raw}));
 
-    // In a block: it needs no broadcast any more, and waits for the peer.
+    // In use: it needs no broadcast any more, but the peer's channel_ready, which it repeats.
     funder.connect(&mut fundee);
     for (height, txs) in [(102, vec![&*raw]), (103, vec![]), (104, vec![])] {
         connect_block(&mut funder, height, &txs);
+        connect_block(&mut fundee, height, &txs);
     }
-    assert_eq!(stages(&mut funder), ["channel-ready"]);
+    funder.event("channel_ready");
+    assert_eq!(stages(&mut funder), ["ready"]);
     drop(funder);
     let mut funder = Node::start(&[&store]);
     assert_eq!(funder.next_line()["stage"], "channel-ready");
     assert_eq!(stages(&mut funder), ["channel-ready"]);
     assert_eq!(funder.unread, [] as [Value; 0], "there is nothing else to tell");
+    funder.connect(&mut fundee);
+    funder.event("channel_ready");
     drop(funder);
 
     let channels = directory.path().join("opening").join("channels");
