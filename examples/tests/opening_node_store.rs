@@ -248,6 +248,21 @@ fn a_channel_that_failed_gives_its_commitment_before_and_after_a_restart() {
     assert_eq!(funder.ask(commitment)["code"], "unknown-channel");
 }
 
+#[test]
+fn references_are_skipped_after_an_old_copy_was_restored() {
+    let (directory, store) = store();
+    let reserved = || {
+        let bytes = std::fs::read(directory.path().join("opening/dbid/reserved")).unwrap();
+        u64::from_be_bytes(*bytes.last_chunk().unwrap())
+    };
+    drop(Node::start(&[&store, "--skip-references=1000000"]));
+    assert_eq!(reserved(), 1_000_000);
+    let mut fundee = Node::start(&[]);
+    let mut funder = Node::start(&[&store]);
+    open(&mut funder, &mut fundee);
+    assert_eq!(reserved(), 1_000_064);
+}
+
 // req: B2-FC-S-07
 #[test]
 fn a_funder_abandons_what_is_double_spent_six_blocks_deep() {

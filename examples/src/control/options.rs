@@ -65,6 +65,9 @@ pub struct Options {
     /// New inbound openings in a second from one peer; on regtest there is no limit by default.
     #[arg(long, value_name = "N")]
     opens_per_second: Option<u32>,
+    /// Never use the next N channel references: once, after an old copy of the store was restored.
+    #[arg(long, value_name = "N")]
+    skip_references: Option<u64>,
     /// A peer that may open channels even where others have taken all places; may be repeated.
     #[arg(long, value_name = "NODE_ID")]
     allow: Vec<PublicKey>,
@@ -168,6 +171,9 @@ impl Options {
             }
             None => Arc::new(MemoryStore::default()),
         };
+        if let Some(count) = self.skip_references {
+            store.reserve_dbids(count).await.map_err(OptionsError::Store)?;
+        }
         let hsm_secret = hsm_secret(self.store.as_deref())?;
         let secret = self.node_privkey.unwrap_or_else(|| hsm_secret.node_key());
         let hsm = match self.channel_secrets {
