@@ -6,9 +6,9 @@ mod driver;
 
 use std::process::{Command, Stdio};
 
-use bitcoin::{Amount, Transaction, consensus};
+use bitcoin::{Amount, consensus};
 use driver::{Node, transaction};
-use serde_json::{Value, json};
+use serde_json::json;
 
 fn blocks(nodes: &mut [&mut Node], transaction: &str) {
     for (height, txs) in (102..).zip([json!([transaction]), json!([]), json!([])]) {
