@@ -1,9 +1,9 @@
 //! What must hold however often a node dies, checked as things happen.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 
-use bitcoin::secp256k1::{PublicKey, Secp256k1};
+use bitcoin::secp256k1::{All, PublicKey, Secp256k1};
 use bitcoin::{Transaction, Txid};
 use lightning::ln::types::ChannelId;
 use opening_core::Role;
@@ -12,6 +12,9 @@ use opening_peer::message::{Message, encode};
 use opening_signer::ChannelRef;
 
 use crate::disk::Disk;
+
+// One for all plays: building it costs more than an opening.
+static SECP: LazyLock<Secp256k1<All>> = LazyLock::new(Secp256k1::new);
 
 /// A node by its place in the scenario.
 pub type Name = usize;
@@ -42,6 +45,12 @@ impl Ledger {
         self.pages(|pages| pages.broken.push(what));
     }
 
+    fn holds(&self, is_so: bool, otherwise: impl FnOnce() -> String) {
+        if !is_so {
+            self.broken(otherwise());
+        }
+    }
+
     pub fn all_broken(&self) -> Vec<String> {
         self.pages(|pages| pages.broken.clone())
     }
@@ -52,9 +61,8 @@ impl Ledger {
             let before = pages.asked.entry((node, reference, call)).or_insert_with(|| what.clone());
             *before == what
         });
-        if !is_same {
-            self.broken(format!("node {node}: dbid {} asked for another {call}", reference.dbid));
-        }
+        let dbid = reference.dbid;
+        self.holds(is_same, || format!("node {node}: dbid {dbid} asked for another {call}"));
     }
 
     /// A node has written a whole message.
@@ -69,9 +77,9 @@ impl Ledger {
                 self.announces(node, fields.funding_pubkey, fields.temporary_channel_id);
             }
             Message::FundingSigned(message) => {
-                if !disk.channels().iter().any(|it| it.opened.channel_id == message.channel_id) {
-                    self.broken(format!("node {node}: funding_signed before the save"));
-                }
+                let mut channels = disk.channels().into_iter();
+                let is_saved = channels.any(|it| it.opened.channel_id == message.channel_id);
+                self.holds(is_saved, || format!("node {node}: funding_signed before the save"));
             }
             Message::ChannelReady(message) => {
                 let bytes = encode(message);
@@ -81,9 +89,7 @@ impl Ledger {
                     *times += 1;
                     *said == bytes
                 });
-                if !is_same {
-                    self.broken(format!("node {node}: another channel_ready"));
-                }
+                self.holds(is_same, || format!("node {node}: another channel_ready"));
             }
             _ => {}
         }
@@ -92,9 +98,7 @@ impl Ledger {
     fn announces(&self, node: Name, funding_pubkey: PublicKey, temporary_id: ChannelId) {
         let earlier =
             self.pages(|pages| pages.announced.insert((node, funding_pubkey), temporary_id));
-        if earlier.is_some() {
-            self.broken(format!("node {node}: a dbid was given twice"));
-        }
+        self.holds(earlier.is_none(), || format!("node {node}: a dbid was given twice"));
     }
 
     /// How often a node has said `channel_ready` of a channel.
@@ -111,12 +115,10 @@ impl Ledger {
             .map(|it| &it.opened)
             .filter(|it| it.parameters.funding_outpoint.txid == txid && it.role() == Role::Funder)
             .collect();
-        if funded.len() != channels {
-            self.broken(format!("node {node}: broadcast with {} channels saved", funded.len()));
-        }
-        if !funded.into_iter().all(is_signed_by_peer) {
-            self.broken(format!("node {node}: broadcast without a good signature of the peer"));
-        }
+        let saved = funded.len();
+        self.holds(saved == channels, || format!("node {node}: broadcast with {saved} saved"));
+        let are_signed = funded.into_iter().all(is_signed_by_peer);
+        self.holds(are_signed, || format!("node {node}: broadcast without the peer's signature"));
         self.pages(|pages| pages.chain.insert(txid, transaction));
     }
 
@@ -133,5 +135,5 @@ impl Ledger {
 /// Whether the record lets the node leave the channel alone.
 pub fn is_signed_by_peer(opened: &Opened) -> bool {
     let key = &opened.parameters.remote.keys.funding_pubkey;
-    opened.local_commitment.is_signed_by(&Secp256k1::new(), &opened.remote_signature, key)
+    opened.local_commitment.is_signed_by(&SECP, &opened.remote_signature, key)
 }

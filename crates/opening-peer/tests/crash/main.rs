@@ -10,6 +10,7 @@ mod disk;
 mod ledger;
 mod machine;
 mod parts;
+mod play;
 mod point;
 mod stream;
 mod wallet;
@@ -20,9 +21,8 @@ use std::io::Write;
 use disk::Medium;
 use machine::{Scenario, SignerKind};
 use opening_core::MilliSatoshi;
-use world::World;
+use world::{FUNDER, World};
 
-const FUNDER: usize = 0;
 const PEER: usize = 1;
 
 const SINGLE: Scenario = Scenario {

@@ -1,31 +1,23 @@
-//! Nodes, the connections between them and the chain: one play from the first offer until the
-//! channels are in use and the nodes' own.
+//! Nodes and the connections between them, and how they recover from a death.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::time::Duration;
 
-use bitcoin::Txid;
 use lightning::ln::types::ChannelId;
 use opening_core::Role;
-use opening_peer::negotiation::ready::{ChannelFailure, Confirmation, Exit};
-use opening_peer::openings::{ConfirmError, ReleaseError};
+use opening_peer::negotiation::ready::{ChannelFailure, Exit};
+use opening_peer::openings::ReleaseError;
 use opening_peer::store::Stored;
 use opening_peer::transport::framed;
-use opening_peer::{Event, Greeting, Opened, Restored, Session};
+use opening_peer::{Greeting, Opened, Restored, Session};
 
-use crate::disk::Disk;
 use crate::ledger::{Ledger, Name};
 use crate::machine::{Life, Machine, Scenario};
 use crate::parts::said_again;
 use crate::stream::MortalStream;
 use crate::wallet::Wallet;
 
-const FUNDER: Name = 0;
-/// The chain's height before the funding transaction confirms.
-const HEIGHT: u32 = 100;
-/// Blocks after which a fundee may forget.
-const FORGET_AFTER: u32 = 2016;
+pub const FUNDER: Name = 0;
 /// Rounds in which nothing is touched, after which nothing will be.
 const QUIET: u32 = 3;
 /// Bytes that a connection holds.
@@ -58,7 +50,7 @@ impl World {
         self.machines.iter().map(Machine::deaths).sum()
     }
 
-    fn peers(&self) -> std::ops::RangeInclusive<Name> {
+    pub fn peers(&self) -> std::ops::RangeInclusive<Name> {
         1..=self.scenario.peers
     }
 
@@ -87,7 +79,7 @@ impl World {
     }
 
     /// Nothing is broken, and no record is gone that may be about money.
-    fn look(&mut self) {
+    pub fn look(&mut self) {
         let broken = self.ledger.all_broken();
         assert!(broken.is_empty(), "{broken:#?}\n{}", self.tale());
         for machine in &self.machines {
@@ -104,7 +96,7 @@ impl World {
     }
 
     /// The node has let go of a channel, and rightly so.
-    fn let_go(&mut self, name: Name, id: ChannelId) {
+    pub fn let_go(&mut self, name: Name, id: ChannelId) {
         self.kept.remove(&(name, id));
     }
 
@@ -129,7 +121,7 @@ impl World {
 
     /// Until all nodes live and are connected: starts the dead, and does what a node has to do
     /// about what it finds.
-    fn recover(&mut self) {
+    pub fn recover(&mut self) {
         for _ in 0..10 {
             self.raise_the_dead();
             self.connect();
@@ -141,7 +133,7 @@ impl World {
         panic!("never recovers\n{}", self.tale());
     }
 
-    fn raise_the_dead(&mut self) {
+    pub fn raise_the_dead(&mut self) {
         for name in 0..self.machines.len() {
             if self.machines[name].life().is_some() {
                 continue;
@@ -178,13 +170,13 @@ impl World {
         }
     }
 
-    fn wallet(&self, name: Name) -> Wallet {
+    pub fn wallet(&self, name: Name) -> Wallet {
         let machine = &self.machines[name];
         let watch = machine.life().expect("alive").watch.clone();
         Wallet { scenario: self.scenario, watch, disk: machine.disk.clone() }
     }
 
-    fn connect(&mut self) {
+    pub fn connect(&mut self) {
         for machine in &mut self.machines {
             if let Some(life) = machine.life_mut() {
                 life.sessions.retain(|_, session| !session.is_closed());
@@ -272,7 +264,7 @@ impl World {
     }
 
     /// A node can leave a channel without its peer.
-    fn leave_alone(&mut self, name: Name, opened: &Opened, failure: &ChannelFailure) {
+    pub fn leave_alone(&mut self, name: Name, opened: &Opened, failure: &ChannelFailure) {
         let Some(life) = self.machines[name].life() else { return };
         let (openings, id) = (life.openings(), opened.channel_id);
         let way_out = life.run(async move { openings.signed_commitment(&id).await });
@@ -283,286 +275,6 @@ impl World {
             assert_eq!(failure.exit == Exit::Broadcast, opened.pays_us(), "{}", self.tale());
         }
     }
-
-    /// Repeats `act` until it is done, through every death: without one, once must do.
-    fn through(&mut self, phase: &str, act: impl Fn(&mut Self), is_done: impl Fn(&Self) -> bool) {
-        for _ in 0..10 {
-            let before = self.deaths();
-            self.recover();
-            act(self);
-            self.settle();
-            if self.deaths() == before {
-                assert!(is_done(self), "{phase} does not get on\n{}", self.tale());
-                self.check_status();
-                return;
-            }
-        }
-        panic!("{phase} never ends\n{}", self.tale());
-    }
-
-    /// From the first offer until both nodes have taken the channels over.
-    pub fn play(&mut self) {
-        self.through("opening", Self::open, Self::is_funded);
-        self.through("confirming", Self::tell_chain, Self::is_ready);
-        let said: Vec<u32> = self.channel_readies();
-        self.through("reconnecting", Self::reconnect, |world| {
-            let now = world.channel_readies();
-            world.is_ready() && said.iter().zip(now).all(|(said, now)| *said < now)
-        });
-        self.through("taking over", Self::take_over, |world| {
-            world.machines.iter().all(|machine| machine.disk.channels().is_empty())
-        });
-        self.end();
-    }
-
-    /// The funder dies and is away for 2016 blocks: a peer with nothing to lose forgets its channel
-    /// then and not before, and a peer with money in it never does.
-    pub fn be_forsaken(&mut self) {
-        self.recover();
-        self.open();
-        self.settle();
-        if self.machines[FUNDER].life().is_some() || !self.ledger.broadcast().is_empty() {
-            return self.play();
-        }
-        self.connect_block(HEIGHT);
-        self.connect_block(HEIGHT + FORGET_AFTER - 1);
-        for peer in self.peers() {
-            let channels = self.machines[peer].disk.channels();
-            if self.scenario.may_be_forgotten() {
-                channels.iter().for_each(|it| self.let_go(peer, it.opened.channel_id));
-            }
-        }
-        self.connect_block(HEIGHT + FORGET_AFTER);
-        for peer in self.peers() {
-            let is_there = !self.machines[peer].disk.channels().is_empty();
-            assert!(!is_there || !self.scenario.may_be_forgotten(), "{}", self.tale());
-        }
-        if self.machines[FUNDER].disk.channels().is_empty() {
-            return self.play();
-        }
-        // The funder comes back with a permit, and broadcasts.
-        self.raise_the_dead();
-        self.connect();
-        let there = self.machines[FUNDER].disk.channels();
-        for Stored { opened, progress } in there {
-            let peers = self.peers().flat_map(|peer| self.funded(peer));
-            let is_remembered = peers.into_iter().any(|it| it.channel_id == opened.channel_id);
-            assert_eq!(progress.failed.is_none(), is_remembered, "{}", self.tale());
-            if let Some(failure) = progress.failed {
-                self.leave_alone(FUNDER, &opened, &failure);
-            }
-        }
-    }
-
-    fn connect_block(&mut self, height: u32) {
-        for machine in &self.machines {
-            if let Some(life) = machine.life() {
-                let openings = life.openings();
-                life.run(async move { openings.block_connected(height).await });
-            }
-        }
-        self.settle();
-    }
-
-    /// The channels of a node that are on the chain.
-    fn funded(&self, name: Name) -> Vec<Opened> {
-        let channels = self.machines[name].disk.channels().into_iter().map(|it| it.opened);
-        let txid = |it: &Opened| it.parameters.funding_outpoint.txid;
-        channels.filter(|it| self.ledger.is_broadcast(&txid(it))).collect()
-    }
-
-    fn open(&mut self) {
-        if !self.funded(FUNDER).is_empty() {
-            return;
-        }
-        let life = self.life(FUNDER);
-        let sessions: Option<Vec<_>> =
-            self.peers().map(|peer| life.sessions.get(&peer).cloned()).collect();
-        // A peer has died meanwhile.
-        let Some(sessions) = sessions else { return };
-        let opening = life.run(self.wallet(FUNDER).open(sessions));
-        self.settle();
-        if self.machines[FUNDER].life().is_none() {
-            return;
-        }
-        if opening.take().expect("an opening that has ended, well or not").is_err() {
-            let kept = self.machines[FUNDER].disk.channels();
-            assert!(kept.is_empty(), "failed, but kept\n{}", self.tale());
-        }
-    }
-
-    fn is_funded(&self) -> bool {
-        let ours = self.funded(FUNDER);
-        ours.len() == self.scenario.peers
-            && self.peers().all(|peer| {
-                let theirs = self.funded(peer);
-                matches!(&theirs[..], [one] if ours.iter().any(|other| are_one(other, one)))
-            })
-    }
-
-    fn tell_chain(&mut self) {
-        for machine in &self.machines {
-            let Some(life) = machine.life() else { continue };
-            for transaction in self.ledger.broadcast() {
-                let txid = transaction.compute_txid();
-                let ids = ids_funded_by(&machine.disk, &txid);
-                let evidence = Confirmation {
-                    transaction,
-                    block_height: HEIGHT + 1,
-                    transaction_index: 1,
-                    depth: 3,
-                };
-                let (openings, ledger) = (life.openings(), self.ledger.clone());
-                life.run(async move {
-                    openings.block_connected(HEIGHT).await;
-                    for id in ids {
-                        let confirmed = openings.confirmed(id, evidence.clone()).await;
-                        if !matches!(confirmed, Ok(()) | Err(ConfirmError::UnknownChannel)) {
-                            ledger.broken(format!("evidence refused: {confirmed:?}"));
-                        }
-                    }
-                });
-            }
-        }
-    }
-
-    fn is_ready(&self) -> bool {
-        self.machines.iter().all(|machine| {
-            let Some(life) = machine.life() else { return false };
-            let funded = self.funded(machine.name);
-            !funded.is_empty() && funded.iter().all(|it| is_ready_in(life, it.channel_id))
-        })
-    }
-
-    fn channel_readies(&self) -> Vec<u32> {
-        let of = |name: Name, it: &Opened| self.ledger.channel_readies(name, it.channel_id);
-        let of_all = |name: Name| self.funded(name).iter().map(|it| of(name, it)).sum();
-        (0..self.machines.len()).map(of_all).collect()
-    }
-
-    fn reconnect(&mut self) {
-        for machine in &mut self.machines {
-            if let Some(life) = machine.life_mut() {
-                life.sessions.clear();
-            }
-        }
-        self.settle();
-        self.raise_the_dead();
-        self.connect();
-        self.tell_chain();
-    }
-
-    /// The node keeps the channels by itself from now on.
-    fn take_over(&mut self) {
-        for name in 0..self.machines.len() {
-            for stored in self.machines[name].disk.channels() {
-                let id = stored.opened.channel_id;
-                let Some(life) = self.machines[name].life() else { continue };
-                if !(is_ready_in(life, id) || life.rest.has(&id)) {
-                    continue;
-                }
-                self.kept.remove(&(name, id));
-                let (openings, crash) = (life.openings(), life.watch.crash.clone());
-                let disk = self.machines[name].disk.clone();
-                let releasing = life.run(async move {
-                    let keeping = async { disk.taken_over.lock().unwrap().insert(id, stored) };
-                    crash.around("taking over", keeping).await;
-                    openings.release(&id).await
-                });
-                self.settle();
-                if let Some(Err(error)) = releasing.take() {
-                    panic!("not released: {error:?}\n{}", self.tale());
-                }
-            }
-        }
-    }
-
-    /// Nothing is pending, and what is under way are the channels that are kept.
-    fn check_status(&mut self) {
-        let asked = self.machines.iter().map(|machine| {
-            let life = machine.life().expect("alive");
-            let openings = life.openings();
-            assert_eq!(openings.pending(), 0, "{}", self.tale());
-            life.run(async move { openings.status().await })
-        });
-        let asked: Vec<_> = asked.collect();
-        self.settle();
-        for (machine, status) in self.machines.iter().zip(asked) {
-            let status = status.take().expect("answered");
-            let mut under_way: Vec<_> = status.under_way.iter().map(|it| it.channel_id).collect();
-            let kept = machine.disk.channels();
-            let mut kept: Vec<_> = kept.iter().map(|it| Some(it.opened.channel_id)).collect();
-            under_way.sort();
-            kept.sort();
-            assert_eq!(under_way, kept, "node {}\n{}", machine.name, self.tale());
-        }
-    }
-
-    /// Every opening of the last lives has come to one end, and nothing is left of them.
-    fn end(&mut self) {
-        for machine in &self.machines {
-            self.check_ends(machine);
-        }
-        for machine in &mut self.machines {
-            if let Some(life) = machine.life_mut() {
-                life.sessions.clear();
-            }
-        }
-        self.settle();
-        for machine in &self.machines {
-            // It may have died with its last word.
-            let Some(life) = machine.life() else { continue };
-            // The life's own, and this one.
-            let count = Arc::strong_count(&life.openings());
-            assert_eq!(count, 2, "node {} leaks\n{}", machine.name, self.tale());
-        }
-        for name in 0..self.machines.len() {
-            self.machines[name].end();
-        }
-        self.look();
-    }
-
-    fn check_ends(&self, machine: &Machine) {
-        let log = &self.life(machine.name).log;
-        let begun = log.all(|event| match event {
-            Event::Progress { temporary_channel_id, stage, .. } => {
-                use opening_peer::Stage::{Decision, Keys};
-                matches!(stage, Keys | Decision).then_some(*temporary_channel_id)
-            }
-            _ => None,
-        });
-        for id in begun {
-            let ends = log.all(|event| match event {
-                Event::Failed(failed) => (failed.temporary_channel_id == id).then_some(()),
-                Event::Opened(opened) => (opened.temporary_channel_id == id).then_some(()),
-                _ => None,
-            });
-            assert_eq!(ends.len(), 1, "ends of {id}\n{}", self.tale());
-            let channel_ends = log.all(|event| match event {
-                Event::Ready(ready) => (ready.opened.temporary_channel_id == id).then_some(()),
-                Event::Ended(ended) => (ended.opened.temporary_channel_id == id).then_some(()),
-                _ => None,
-            });
-            assert!(channel_ends.len() <= 1, "ends of {id}\n{}", self.tale());
-        }
-    }
-}
-
-/// Whether the node was told in this life that the channel is in use.
-fn is_ready_in(life: &Life, id: ChannelId) -> bool {
-    let ready = life.log.all(|event| match event {
-        Event::Ready(ready) => Some(ready.opened.channel_id),
-        _ => None,
-    });
-    ready.contains(&id)
-}
-
-fn ids_funded_by(disk: &Disk, txid: &Txid) -> Vec<ChannelId> {
-    let channels = disk.channels().into_iter().map(|it| it.opened);
-    channels
-        .filter(|it| it.parameters.funding_outpoint.txid == *txid)
-        .map(|it| it.channel_id)
-        .collect()
 }
 
 /// Whether the record is the funder's of a channel in a batch of which nobody knows yet that it is
@@ -570,15 +282,4 @@ fn ids_funded_by(disk: &Disk, txid: &Txid) -> Vec<ChannelId> {
 fn is_funder_of_part(stored: &Stored) -> bool {
     let opened = &stored.opened;
     opened.role() == Role::Funder && !opened.batch.is_empty() && !stored.progress.is_batch_saved
-}
-
-/// Whether two records are of one channel, seen from both sides.
-fn are_one(one: &Opened, other: &Opened) -> bool {
-    one.channel_id == other.channel_id
-        && one.role() == Role::Funder
-        && other.role() == Role::Fundee
-        && one.local_commitment.transaction == other.remote_commitment.transaction
-        && one.remote_commitment.transaction == other.local_commitment.transaction
-        && one.local_signature == other.remote_signature
-        && one.remote_signature == other.local_signature
 }
