@@ -156,16 +156,20 @@ async fn a_channel_saved_after_its_parts_were_dropped_goes_on_over_the_next_conn
 #[tokio::test]
 async fn a_session_closed_while_it_is_apart_leaves_the_transport_to_the_node() {
     let Apart { here, mut peer, mut other, ours, parts } = apart().await;
+    let our_id = ours.temporary_channel_id();
     assert!(!other.is_closed());
     other.close().await;
     assert!(other.is_closed());
-    both_failed(&here, ours, "disconnected").await;
+    both_failed(&here, ours, "cancelled").await;
     assert_eq!(disconnected(&here).await, "disconnected: this node closed it");
     let error = Session::resume(parts).unwrap_err();
     assert_eq!(error.code(), "session-ended");
     let mut transport = error.transport;
     transport.writer.queue(&custom(1)).unwrap();
     transport.writer.flush().await.unwrap();
+    // The session's last words went onto the writer.
+    assert_eq!(peer.expect_error(our_id).await, "channel opening cancelled");
+    assert_eq!(peer.expect_error(ID).await, "channel opening cancelled");
     assert_eq!(peer.receive_bytes().await, custom(1));
 }
 
@@ -182,6 +186,7 @@ async fn a_session_closed_just_before_the_resume_says_its_last_words() {
     let _session = Session::resume(parts).unwrap();
     closing.await;
     assert_eq!(peer.expect_error(id).await, "channel opening cancelled");
+    assert_eq!(peer.expect_error(ID).await, "channel opening cancelled");
     peer.expect_closed().await;
     assert_eq!(here.openings.pending(), 0);
 }
@@ -203,7 +208,7 @@ async fn a_node_that_goes_down_does_not_wait_for_its_own_parts() {
     let Apart { here, ours, parts, .. } = apart().await;
     assert_eq!(here.openings.status().await.under_way.len(), 2);
     here.openings.shut_down().await;
-    both_failed(&here, ours, "disconnected").await;
+    both_failed(&here, ours, "cancelled").await;
     assert_eq!(Session::resume(parts).unwrap_err().code(), "session-ended");
 }
 

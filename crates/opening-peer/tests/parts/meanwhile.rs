@@ -186,6 +186,8 @@ async fn deadlines_go_on_and_the_peer_is_told_at_the_resume() {
     tokio::time::sleep(Duration::from_secs(59)).await;
     assert_eq!(parts.negotiations.pending().await.len(), 2);
     tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(parts.negotiations.pending().await.len(), 1);
+    tokio::time::sleep(Duration::from_secs(840)).await;
     assert_eq!(parts.negotiations.pending().await, []);
     for _ in 0..2 {
         assert_eq!(here.failed().await.failure.code(), "peer-silent");
