@@ -80,7 +80,8 @@ async fn what_was_put_back_is_read_first_and_in_its_order() {
     let reader = &mut parts.transport.reader;
     let first = reader.read().await.unwrap().unwrap();
     let second = reader.read().await.unwrap().unwrap();
-    (reader.put_back(first), reader.put_back(second));
+    reader.put_back(first);
+    reader.put_back(second);
     let _session = Session::resume(parts).unwrap();
     peer.expect_silence().await;
     assert_eq!(here.rest.take_messages(), [1, 2, 3, 4].map(custom));

@@ -132,7 +132,8 @@ async fn taken_apart_at(role: Role, stage: Stage, wait: Wait) {
             session.send(custom(number)).await.unwrap();
         }
     });
-    (back.go_on(), out.go_on());
+    back.go_on();
+    out.go_on();
     let mut is_accepted = false;
     let heard = use_it(&mut parts.transport, MESSAGES as usize + 1, |bytes| {
         is_accepted |= matches!(decode(bytes), Ok(Message::AcceptChannel(_)));
