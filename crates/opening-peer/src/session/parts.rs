@@ -20,7 +20,9 @@ use crate::transport::{Transport, TransportError, Writer};
 
 /// A connection in the node's own hands, and what is under way on it.
 ///
-/// Dropped, it ends as a lost connection does.
+/// What the node says on it itself is not looked at: openings are ended by their handles, or by
+/// [`Negotiations::cancel`], and not by an `error` that the node writes.  Dropped, the parts end as
+/// a lost connection does.
 #[derive(Debug)]
 #[must_use = "dropping the parts ends the connection and what is under way on it"]
 pub struct Parts {

@@ -184,6 +184,7 @@ impl Wire {
 
     /// Gives the transport to the node; `None` if it has it already.
     pub(super) fn lend(&mut self) -> Option<Lent> {
+        self.take_back_what_is_given();
         let (giving, back) = oneshot::channel();
         let outbox = Outbox::default();
         let lent = Place::Lent { back, outbox: outbox.clone() };
@@ -220,9 +221,16 @@ impl Wire {
         while self.sends.try_recv().is_ok() {}
         if let Place::Lent { back, .. } = &mut self.place {
             back.close();
-            if let Ok(transport) = back.try_recv() {
-                self.take_back(transport);
-            }
+        }
+        self.take_back_what_is_given();
+    }
+
+    /// The transport may be on its way back, with something else handled before.
+    fn take_back_what_is_given(&mut self) {
+        if let Place::Lent { back, .. } = &mut self.place
+            && let Ok(transport) = back.try_recv()
+        {
+            self.take_back(transport);
         }
     }
 
@@ -241,5 +249,79 @@ impl Wire {
         if let Place::Here(transport) = &mut self.place {
             let _ = transport.writer.close().await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::ready;
+
+    use futures::FutureExt;
+
+    use super::*;
+    use crate::transport::in_memory_pair;
+
+    #[tokio::test]
+    async fn sources_that_are_always_ready_take_turns() {
+        let mut next = 0;
+        let mut served = Vec::new();
+        for _ in 0..6 {
+            served.push(
+                take_turns([pin!(ready(0)), pin!(ready(1)), pin!(ready(2))], &mut next).await,
+            );
+        }
+        assert_eq!(served, [0, 1, 2, 0, 1, 2]);
+        served.clear();
+        for _ in 0..4 {
+            served.push(
+                take_turns([pin!(ready(0)), pin!(pending()), pin!(ready(2))], &mut next).await,
+            );
+        }
+        assert_eq!(served, [0, 2, 0, 2]);
+    }
+
+    #[tokio::test]
+    async fn writing_reading_and_the_nodes_messages_take_turns() {
+        let (near, mut far) = in_memory_pair();
+        let (sends, to_send) = mpsc::channel(100);
+        let mut wire = Wire::new(near, to_send);
+        for number in 0..10 {
+            far.writer.queue(&[0, number]).unwrap();
+            sends.try_send((vec![1, number], oneshot::channel().0)).unwrap();
+        }
+        far.writer.flush().await.unwrap();
+        let mut moves = String::new();
+        for _ in 0..9 {
+            // As if the session had something to say each time.
+            wire.queue(&[2, 2]).unwrap();
+            moves.push(match wire.moved().await {
+                Moved::Flushed(_) => 'f',
+                Moved::Read(_) => 'r',
+                Moved::Send(_) => 's',
+                Moved::Back(_) => 'b',
+            });
+        }
+        assert_eq!(moves, "frsfrsfrs");
+    }
+
+    /// The session ends in the moment in which the node has given the transport back.
+    #[tokio::test]
+    async fn a_transport_on_its_way_back_is_not_lost() {
+        let (near, mut far) = in_memory_pair();
+        let mut wire = Wire::new(near, node_sends().1);
+        let lent = wire.lend().unwrap();
+        assert!(wire.lend().is_none());
+        wire.queue(b"last word").unwrap();
+        lent.back.send(lent.transport).unwrap();
+        wire.retire();
+        wire.close().await;
+        let said = far.reader.read().now_or_never().expect("nothing is said");
+        assert_eq!(said.unwrap().unwrap(), b"last word");
+        // Nor given to a session that is gone.
+        let (near, _far) = in_memory_pair();
+        let mut wire = Wire::new(near, node_sends().1);
+        let lent = wire.lend().unwrap();
+        wire.retire();
+        assert!(lent.back.send(lent.transport).is_err());
     }
 }

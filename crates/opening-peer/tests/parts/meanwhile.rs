@@ -235,3 +235,20 @@ async fn what_is_not_written_yet_is_written_once() {
     assert!(matches!(peer.receive().await, Message::Pong(_)));
     assert_eq!(here.openings.status().await.under_way.len(), 1);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_does_not_read_has_its_time_from_the_resume_on() {
+    let (here, peer, session) = connected().await;
+    let mut parts = session.into_parts().await.unwrap();
+    for _ in 0..3 {
+        parts.transport.writer.queue(&[0x80; 60_000]).unwrap();
+    }
+    tokio::time::sleep(Duration::from_secs(3600)).await;
+    let mut session = Session::resume(parts).unwrap();
+    tokio::time::sleep(Duration::from_secs(59)).await;
+    assert!(!session.is_closed());
+    session.closed().await;
+    let ended = here.seen.take(|event| matches!(event, Event::Disconnected { .. })).await;
+    assert_eq!(ended.to_string(), "disconnected: the peer has read nothing for 60s");
+    drop(peer);
+}

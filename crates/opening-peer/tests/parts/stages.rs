@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use opening_core::Role;
 use opening_peer::message::{Message, decode};
-use opening_peer::{BroadcastPermit, FundingTransaction, Greeting, Opened, Session, Stage};
+use opening_peer::{BroadcastPermit, Event, FundingTransaction, Greeting, Opened, Session, Stage};
 use tokio::task::JoinHandle;
 
 use crate::common::here::Here;
@@ -15,7 +15,7 @@ use crate::road::{CAPACITY, Lane, road};
 use crate::{custom, settle, use_it};
 
 /// More than a key serves.
-const MESSAGES: u32 = 510;
+const MANY: u32 = 510;
 
 /// What BOLT 8 adds to a message.
 const FRAMING: usize = 2 + 16 + 16;
@@ -100,6 +100,7 @@ impl Pair {
 
 async fn taken_apart_at(role: Role, stage: Stage, wait: Wait) {
     let case = format!("{role:?} {stage:?} {wait:?}");
+    let messages = if wait == Wait::Ends { MANY } else { 10 };
     let pair = Pair::new().await;
     let Pair { near, far, near_session, far_session, out, back, .. } = &pair;
     let valve = pair.valve(role, stage);
@@ -118,29 +119,29 @@ async fn taken_apart_at(role: Role, stage: Stage, wait: Wait) {
     let queued = parts.transport.writer.queued();
     assert_eq!(queued, custom(0).len() + FRAMING - CAPACITY, "{case}");
 
-    // The node's own talk, far longer than any key lasts.
+    // The node's own talk, longer than any key lasts.
     let pending = parts.negotiations.pending().await;
     let is_under_way = !matches!(stage, Stage::Depth);
     assert_eq!(pending.first().map(|under| under.stage), is_under_way.then_some(stage), "{case}");
     if wait == Wait::Ends {
         valve.inspect(|valve| valve.open());
     }
-    (1..=MESSAGES).for_each(|number| parts.transport.writer.queue(&custom(number)).unwrap());
+    (1..=messages).for_each(|number| parts.transport.writer.queue(&custom(number)).unwrap());
     let session = far_session.clone();
     let talking = tokio::spawn(async move {
-        for number in 1..=MESSAGES {
+        for number in 1..=messages {
             session.send(custom(number)).await.unwrap();
         }
     });
     back.go_on();
     out.go_on();
     let mut is_accepted = false;
-    let heard = use_it(&mut parts.transport, MESSAGES as usize + 1, |bytes| {
+    let heard = use_it(&mut parts.transport, messages as usize + 1, |bytes| {
         is_accepted |= matches!(decode(bytes), Ok(Message::AcceptChannel(_)));
     })
     .await;
     talking.await.unwrap();
-    assert_eq!(heard, (0..=MESSAGES).map(custom).collect::<Vec<_>>(), "{case}");
+    assert_eq!(heard, (0..=messages).map(custom).collect::<Vec<_>>(), "{case}");
     // The node has met what is not its own.
     assert_eq!(is_accepted, (stage, wait) == (Stage::AcceptChannel, Wait::Ends), "{case}");
 
@@ -150,7 +151,7 @@ async fn taken_apart_at(role: Role, stage: Stage, wait: Wait) {
     let (opened, _permit) = opening.await.unwrap();
     let of_both = [near.seen.opened().await, far.seen.opened().await];
     assert!(of_both.iter().all(|it| it.channel_id == opened.channel_id), "{case}");
-    assert_eq!(far.rest.take_messages(), (0..=MESSAGES).map(custom).collect::<Vec<_>>(), "{case}");
+    assert_eq!(far.rest.take_messages(), (0..=messages).map(custom).collect::<Vec<_>>(), "{case}");
     reach_ready(&pair, &opened).await;
     drop(session);
 }
@@ -162,7 +163,11 @@ async fn reach_ready(pair: &Pair, opened: &Opened) {
         here.openings.confirmed(opened.channel_id, evidence).await.unwrap();
     }
     for here in [&pair.near, &pair.far] {
-        assert_eq!(here.seen.ready().await.opened.channel_id, opened.channel_id);
+        let is_this = |event: &Event| match event {
+            Event::Ready(ready) => (ready.opened.channel_id == opened.channel_id).then_some(()),
+            _ => None,
+        };
+        here.seen.find(is_this).await;
         assert_eq!(here.openings.pending(), 0);
     }
 }
@@ -197,4 +202,37 @@ async fn a_fundee_taken_apart_at_each_stage_opens_its_channel_after_the_resume()
             taken_apart_at(Role::Fundee, stage, wait).await;
         }
     }
+}
+
+/// Wherever the bytes, the messages and the opening happen to be.
+#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+async fn taken_apart_again_and_again_nothing_is_lost() {
+    let pair = Pair::new().await;
+    let talk = |session: &Session| {
+        let session = session.clone();
+        tokio::spawn(async move {
+            for number in 0..MANY {
+                session.send(custom(number)).await.unwrap();
+            }
+        })
+    };
+    let talking = [talk(&pair.near_session), talk(&pair.far_session)];
+    let opening = [pair.open(Role::Funder), pair.open(Role::Fundee)];
+    let mut session = pair.near_session.clone();
+    let mut times = 0;
+    while !(talking.iter().all(JoinHandle::is_finished)
+        && opening.iter().all(JoinHandle::is_finished))
+    {
+        session = Session::resume(session.into_parts().await.unwrap()).unwrap();
+        times += 1;
+        tokio::task::yield_now().await;
+    }
+    assert!(times > 10, "{times}");
+    for opening in opening {
+        let (opened, _permit) = opening.await.unwrap();
+        reach_ready(&pair, &opened).await;
+    }
+    let said: Vec<_> = (0..MANY).map(custom).collect();
+    assert_eq!(pair.near.rest.take_messages(), said);
+    assert_eq!(pair.far.rest.take_messages(), said);
 }
