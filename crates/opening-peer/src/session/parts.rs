@@ -98,7 +98,8 @@ impl Session {
     /// [put back](crate::transport::Reader::put_back) before the resume.
     ///
     /// Fails when the connection is over.  After the failure of an opening, or of all of them, the
-    /// connection is handed back like any other.
+    /// connection is handed back like any other.  Not cancel safe: dropped while it waits, it may
+    /// end the connection, as dropped parts do.
     pub async fn into_parts(self) -> Result<Parts, PartsError> {
         let (done, lent) = oneshot::channel();
         let gone = PartsError::Disconnected;
