@@ -80,6 +80,13 @@ impl RawPeer {
         self.writer.flush().await.unwrap();
     }
 
+    /// To a node that may not listen any more.
+    pub async fn try_send<M: wire::Type>(&mut self, message: &M) {
+        if self.writer.queue(&encode(message)).is_ok() {
+            let _ = self.writer.flush().await;
+        }
+    }
+
     pub async fn send_error(&mut self, channel_id: ChannelId, text: &str) {
         self.send(&ErrorMessage { channel_id, data: text.into() }).await;
     }
