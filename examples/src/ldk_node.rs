@@ -155,6 +155,11 @@ impl<H: ChannelMessageHandler + Send + Sync + 'static> LdkNode<H> {
         stream.set_nodelay(true)?;
         let peers = self.shared.peers.clone();
         tokio::spawn(lightning_net_tokio::setup_outbound(peers, peer, stream.into_std()?));
+        self.connected(peer).await
+    }
+
+    /// Waits until both `init` messages have passed with a peer.
+    pub async fn connected(&self, peer: PublicKey) -> std::io::Result<()> {
         let connected = || self.shared.peers.peer_by_node_id(&peer).map(drop);
         let waiting = async {
             while connected().is_none() {

@@ -135,7 +135,7 @@ pub struct OurNode {
     recorder: Arc<Recorder>,
     restored: Vec<Arc<Opened>>,
     chain: RegtestChain,
-    sessions: Mutex<HashMap<PublicKey, Session>>,
+    sessions: watch::Sender<HashMap<PublicKey, Session>>,
 }
 
 impl OurNode {
@@ -176,7 +176,7 @@ impl OurNode {
         let restored = restored.into_iter().filter_map(|it| it.opened().cloned()).collect();
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
-        let sessions = Mutex::default();
+        let sessions = watch::Sender::default();
         let node =
             Arc::new(Self { secret, address, hsm, openings, recorder, restored, chain, sessions });
         tokio::spawn(node.clone().listen(listener));
@@ -215,8 +215,20 @@ impl OurNode {
         let transport = tcp::connect(address, &self.secret, peer, ephemeral, CONNECT).await?;
         let session =
             Session::start(self.openings.clone(), peer, transport, Greeting::default()).await?;
-        lock(&self.sessions).insert(peer, session.clone());
+        self.keep(session.clone());
         Ok(session)
+    }
+
+    fn keep(&self, session: Session) {
+        self.sessions.send_modify(|sessions| drop(sessions.insert(session.peer(), session)));
+    }
+
+    /// The connection with a peer, which may still have to come.
+    pub async fn session(&self, peer: &PublicKey) -> Result<Session, AnyError> {
+        let mut sessions = self.sessions.subscribe();
+        let waiting = sessions.wait_for(|sessions| sessions.contains_key(peer));
+        let sessions = tokio::time::timeout(PATIENCE, waiting).await??;
+        Ok(sessions[peer].clone())
     }
 
     async fn listen(self: Arc<Self>, listener: TcpListener) {
@@ -228,7 +240,7 @@ impl OurNode {
                 let Ok((transport, peer)) = accepted else { return };
                 let openings = node.openings.clone();
                 match Session::start(openings, peer, transport, Greeting::to(address)).await {
-                    Ok(session) => drop(lock(&node.sessions).insert(peer, session)),
+                    Ok(session) => node.keep(session),
                     Err(error) => log::warn!("{peer}: {error}"),
                 }
             });

@@ -33,13 +33,18 @@ pub struct Wallet {
 impl Wallet {
     /// A wallet with this seed that mines its first coins.
     pub fn mined(seed: [u8; 32], chain: &RegtestChain) -> Self {
+        Self::with_coins(seed, chain, COINS)
+    }
+
+    /// The same with this many coins: each pays for one transaction until a block is mined.
+    pub fn with_coins(seed: [u8; 32], chain: &RegtestChain, coins: u32) -> Self {
         let master = Xpriv::new_master(Network::Regtest, &seed).expect("a seed of 32 bytes");
         let descriptor = |branch: u32| format!("wpkh({master}/84h/1h/0h/{branch}/*)");
         let mut wallet = BdkWallet::create(descriptor(0), descriptor(1))
             .network(Network::Regtest)
             .create_wallet_no_persist()
             .expect("the descriptors are well formed");
-        for _ in 0..COINS {
+        for _ in 0..coins {
             let address = wallet.reveal_next_address(KeychainKind::External);
             chain.mine_to(address.script_pubkey());
         }
