@@ -16,15 +16,17 @@ use async_trait::async_trait;
 use bitcoin::hashes::Hash;
 use bitcoin::secp256k1::ecdsa::Signature;
 use bitcoin::secp256k1::{PublicKey, Secp256k1, SecretKey};
-use bitcoin::{Network, OutPoint, Txid};
+use bitcoin::{Network, OutPoint, ScriptBuf, Txid};
 use common::{ask, node_id, regtest_bounds};
 use faulty::{Raw, RawFunder, open_channel_message, settle};
 use lightning::ln::msgs::Init;
+use lightning::types::features::ChannelTypeFeatures;
 use opening_core::ChannelKeys;
 use opening_peer::message::{Message, encode};
 use opening_peer::node::AcceptWithin;
 use opening_peer::session::default_features;
 use opening_peer::store::MemoryStore;
+use opening_peer::testing::{EVERY, Fault, Faults, FaultyPolicy};
 use opening_peer::transport::in_memory_pair;
 use opening_peer::{Capacity, Event, Greeting, Node, Openings, Session};
 use opening_signer::{
@@ -41,6 +43,9 @@ static ONE_AT_A_TIME: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(())
 
 /// Bytes of one pending opening, with its share of every map.
 const MOST_BYTES: usize = 1500;
+
+/// Bytes of one offer that the policy, or the signer, has not answered yet: its task included.
+const MOST_BYTES_UNDECIDED: usize = 5000;
 
 /// What may stay after a flood of 130 MB, in buffers that have grown a little.
 const MOST_LEFT: usize = 256 * 1024;
@@ -141,6 +146,14 @@ impl ChannelHsm for CheapChannel {
 const HONEST: u8 = 7;
 
 async fn node(peers: u32, openings_per_peer: u32) -> Arc<Openings> {
+    node_with(peers, openings_per_peer, |_| {}).await
+}
+
+async fn node_with(
+    peers: u32,
+    openings_per_peer: u32,
+    change: impl FnOnce(&mut Node),
+) -> Arc<Openings> {
     let honest = node_id(HONEST);
     let made = Node::new(
         Network::Regtest,
@@ -149,7 +162,7 @@ async fn node(peers: u32, openings_per_peer: u32) -> Arc<Openings> {
         Arc::new(MemoryStore::default()),
         Arc::new(|_: &PublicKey, _: Event| {}),
     );
-    common::openings(Node {
+    let mut node = Node {
         capacity: Capacity {
             pending_per_peer: openings_per_peer,
             pending_in_all: peers * openings_per_peer,
@@ -159,7 +172,9 @@ async fn node(peers: u32, openings_per_peer: u32) -> Arc<Openings> {
         },
         allowed: [honest].into(),
         ..made
-    })
+    };
+    change(&mut node);
+    common::openings(node)
 }
 
 /// A peer of the crowd that floods.
@@ -300,6 +315,58 @@ async fn the_honest_peer_opens(openings: &Arc<Openings>) {
     funder.fund(&mut raw, &offer, outpoint).await;
     let Some(Message::FundingSigned(signed)) = raw.receive().await else { panic!("not signed") };
     assert!(funder.takes(&signed));
+}
+
+/// An offer whose type and script are as long as a message allows.
+async fn bloated() -> Vec<u8> {
+    let mut offer = open_channel_message([1; 32]).await;
+    let common = &mut offer.common_fields;
+    common.channel_type = Some(ChannelTypeFeatures::from_le_bytes(vec![0xff; 30_000]));
+    common.shutdown_scriptpubkey = Some(ScriptBuf::from_bytes(vec![0x51; 30_000]));
+    encode(&offer)
+}
+
+/// Nothing of an offer is kept but what can be valid, for as long as the policy takes.
+#[tokio::test(start_paused = true)]
+async fn bloated_offers_that_wait_for_the_policy() {
+    let _alone = ONE_AT_A_TIME.lock().await;
+    let (peers, openings_per_peer) = (10, 100);
+    let faults = Faults::none();
+    let openings = node_with(peers, openings_per_peer, |node| {
+        let policy = AcceptWithin(regtest_bounds());
+        node.policy = Arc::new(FaultyPolicy::new(policy, faults.clone()));
+    })
+    .await;
+    let (offer, bloated) =
+        (Arc::new(encode(&open_channel_message([1; 32]).await)), Arc::new(bloated().await));
+    let mut flooders = warmed_up(&openings, peers, &offer).await;
+    // So have the buffers on the way of a long message.
+    for flooder in &mut flooders {
+        flooder.raw.send_bytes(&[&[0x80, 1][..], &[0; 60_000]].concat()).await;
+        flooder.offer = bloated.clone();
+    }
+    settle().await;
+    let idle = in_use();
+    let faults = faults.at("bounds", EVERY, Fault::Hold);
+    for id in 0..openings_per_peer {
+        for flooder in &mut flooders {
+            flooder.offer(id).await;
+        }
+        settle().await;
+    }
+    assert_eq!(openings.pending(), peers * openings_per_peer);
+    let each = in_use().saturating_sub(idle) / (peers * openings_per_peer) as usize;
+    println!("{each} bytes for each offer that waits for the policy");
+    assert!(each <= MOST_BYTES_UNDECIDED, "{each} bytes");
+
+    faults.release();
+    for flooder in &mut flooders {
+        for _ in 0..openings_per_peer {
+            assert_eq!(flooder.refused().await, "channel_type is not a defined type");
+        }
+    }
+    settle().await;
+    assert_eq!(openings.pending(), 0);
 }
 
 #[tokio::test(start_paused = true)]

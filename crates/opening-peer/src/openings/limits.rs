@@ -107,6 +107,8 @@ pub(super) struct Counts {
 struct PeerCount {
     pending: u32,
     unconfirmed: u32,
+    /// Those of them that take a place of others: the peer was not on the allow-list.
+    unconfirmed_in_all: u32,
     /// Begin of the running second and the openings that began in it.
     second: Option<(Instant, u32)>,
 }
@@ -251,16 +253,22 @@ impl Openings {
     /// A channel that this peer opened is saved, and its funding has not confirmed yet.
     pub(super) fn count_unconfirmed(&self, peer: PublicKey) {
         let mut counts = lock(&self.counts);
-        counts.unconfirmed += 1;
-        counts.of_peer.entry(peer).or_default().unconfirmed += 1;
+        let in_all = u32::from(!counts.allowed.contains(&peer));
+        counts.unconfirmed += in_all;
+        let of_peer = counts.of_peer.entry(peer).or_default();
+        of_peer.unconfirmed += 1;
+        of_peer.unconfirmed_in_all += in_all;
     }
 
     /// It has confirmed, or is forgotten.
     pub(super) fn uncount_unconfirmed(&self, peer: &PublicKey) {
-        let mut counts = lock(&self.counts);
-        counts.unconfirmed -= 1;
-        if let Some(of_peer) = counts.of_peer.get_mut(peer) {
-            of_peer.unconfirmed -= 1;
+        let Counts { unconfirmed, of_peer, .. } = &mut *lock(&self.counts);
+        let Some(of_peer) = of_peer.get_mut(peer) else { return };
+        of_peer.unconfirmed -= 1;
+        // Which one it is nobody remembers: those that take no place go first.
+        if of_peer.unconfirmed_in_all > of_peer.unconfirmed {
+            of_peer.unconfirmed_in_all -= 1;
+            *unconfirmed -= 1;
         }
     }
 }
