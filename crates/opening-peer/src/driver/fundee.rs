@@ -8,7 +8,8 @@ use tokio::time::timeout;
 
 use super::gate::Gate;
 use super::signer::Signer;
-use crate::failure::Failure;
+use crate::event::Event;
+use crate::failure::{Failure, Stage};
 use crate::negotiation::Opened;
 use crate::negotiation::fundee::{self, WaitForFundingCreated};
 use crate::node::{Decision, OfferDetails};
@@ -70,6 +71,14 @@ pub(crate) async fn answer_funding_created(
     let held = state.signature(signature);
 
     gate.begin_save()?;
+    let opened = held.opened();
+    let progress = Event::Progress {
+        role: opened.role(),
+        temporary_channel_id: opened.temporary_channel_id,
+        channel_id: Some(opened.channel_id),
+        stage: Stage::Save,
+    };
+    openings.tell(&opened.reference.peer, progress);
     // From here on it may be kept, whatever is heard of the save: nothing else takes its name.
     claim.keep();
     reference.keep();
