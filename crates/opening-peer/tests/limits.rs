@@ -437,7 +437,7 @@ async fn all_peers_together_may_have_so_many_channels_that_have_not_confirmed() 
     assert_eq!(error_text(&mut other).await, "too many unconfirmed channels");
     assert_eq!(log.failures(), [("decision", "too-many-unconfirmed")]);
     // One that has failed and is released makes room for one.
-    openings.fail(&channel_id, &opening_peer::node::PublicText::new("enough"));
+    openings.fail(&channel_id, &opening_peer::node::PublicText::new("enough")).await.unwrap();
     openings.release(&channel_id).await.unwrap();
     other.send(&offer).await;
     assert!(matches!(other.receive().await, Some(Message::AcceptChannel(_))));

@@ -132,7 +132,7 @@ async fn every_stage_of_a_fundee_is_shown() {
     stands(&here, Role::Fundee, Stage::Depth, id).await;
 
     // What went wrong last is told after the connection has ended, and what goes on as well.
-    here.openings.fail(&channel_id(outpoint), &PublicText::new("enough"));
+    here.openings.fail(&channel_id(outpoint), &PublicText::new("enough")).await.unwrap();
     peer.expect_error(channel_id(outpoint)).await;
     session.close().await;
     let status = here.openings.status().await;
@@ -235,7 +235,7 @@ async fn every_line_of_the_log_is_under_the_crate_s_name() {
     peer.expect_accept_channel(ID).await;
     peer.send_error(ID, "enough").await;
     here.failed().await;
-    here.openings.fail(&channel_id(outpoint), &PublicText::new("enough"));
+    here.openings.fail(&channel_id(outpoint), &PublicText::new("enough")).await.unwrap();
     peer.expect_error(channel_id(outpoint)).await;
     tokio::time::timeout(Duration::from_secs(20), session.close()).await.unwrap();
     let targets = TARGETS.0.lock().unwrap().clone();

@@ -33,9 +33,13 @@ pub(crate) struct Link {
 }
 
 impl Link {
-    /// Ends the openings of the session, and waits until they have.
-    pub(crate) async fn end(mut self) {
+    /// The peer has connected anew: the openings of the session are to end.
+    pub(crate) fn replace(&self) {
         self.tell(Command::Replaced);
+    }
+
+    /// Waits until the openings of the session have ended.
+    pub(crate) async fn ended(mut self) {
         // An error means that the session's task is gone.
         let _ = self.life.wait_for(|life| *life >= Life::Ended).await;
     }

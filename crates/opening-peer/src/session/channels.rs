@@ -179,14 +179,17 @@ impl Task {
             }
             Step::Say(message) if !link.is_said => {
                 link.is_said = true;
-                link.answer(Ok(()));
                 self.openings.is_said(&id);
                 self.send(&message);
                 self.tell_said(&id);
             }
-            Step::Say(_) | Step::Nothing => link.answer(Ok(())),
+            Step::Say(_) | Step::Nothing => {}
         }
         self.say_shutdown(id);
+        // Last: whoever hears it may look at once at what was said.
+        if let Some(link) = self.links.by_id.get_mut(&id) {
+            link.answer(Ok(()));
+        }
     }
 
     /// Says `shutdown`, once on each connection.

@@ -243,11 +243,15 @@ impl Session {
         let (living, life) = watch::channel(Life::Waiting);
         let link = Link { commands: commands.downgrade(), life: life.clone() };
         let old = openings.connected(peer, link);
+        if let Some(old) = &old {
+            // Now: the node may drop its handle on the old one as soon as it has this one.
+            old.replace();
+        }
         let requests = (requests, to_send);
         let task = Task::new(openings, peer, features.clone(), transport, requests, living);
         tokio::spawn(async move {
             if let Some(old) = old {
-                old.end().await;
+                old.ended().await;
             }
             task.run(first_message).await;
         });
