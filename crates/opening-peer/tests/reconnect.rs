@@ -121,6 +121,19 @@ async fn what_the_old_connection_goes_on_saying_touches_nothing() {
     assert_eq!(here.seen.count(|event| matches!(event, Event::ErrorReceived { .. })), 0);
 }
 
+/// A node that keeps one handle for each peer drops the old one when it has the new one.
+#[tokio::test]
+async fn dropping_the_old_handle_next_says_nothing_on_the_old_connection() {
+    let here = Here::new();
+    let (mut old, old_session) = RawPeer::connect(&here.openings, PEER).await;
+    old.send(&old.open_channel(ID)).await;
+    old.expect_accept_channel(ID).await;
+    let _new = begin_without_a_word(&here.openings);
+    drop(old_session);
+    old.expect_closed().await;
+    assert_eq!(failure_codes(&here, 1).await, [(Role::Fundee, "disconnected")]);
+}
+
 /// Whichever comes last stays, and it alone.
 // req: B2-OPEN-R-03
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -140,9 +153,12 @@ async fn of_connections_that_race_one_stays() {
         for one in racing.collect::<Vec<_>>() {
             all.push(one.await.unwrap());
         }
-        while all.iter().filter(|(_, session)| !session.is_closed()).count() > 1 {
-            tokio::task::yield_now().await;
-        }
+        let closing = async {
+            while all.iter().filter(|(_, session)| !session.is_closed()).count() > 1 {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), closing).await.expect("only one stays");
         let (mut peer, session) = all.into_iter().find(|(_, it)| !it.is_closed()).unwrap();
         peer.expect_accept_channel(ID).await;
         assert_eq!(here.openings.pending(), 1);
@@ -152,7 +168,7 @@ async fn of_connections_that_race_one_stays() {
     }
 }
 
-async fn begin_without_a_word(openings: &Arc<Openings>) -> (Session, impl Sized) {
+fn begin_without_a_word(openings: &Arc<Openings>) -> (Session, impl Sized) {
     let (near, far) = in_memory_pair();
     let features = opening_core::NegotiatedFeatures {
         local: opening_peer::session::default_features(),
@@ -178,7 +194,7 @@ async fn a_save_on_the_old_connection_is_awaited() {
 
     // Several come and go meanwhile.
     for _ in 0..3 {
-        drop(begin_without_a_word(&here.openings).await);
+        drop(begin_without_a_word(&here.openings));
     }
     let (mut new, _new_session) = RawPeer::connect(&here.openings, PEER).await;
     new.send(&new.open_channel(ID)).await;

@@ -127,7 +127,7 @@ async fn newcomers_are_refused_with_a_code() {
     let features =
         opening_core::NegotiatedFeatures { local: default_features(), remote: default_features() };
     let mut session = Session::adopt(here.openings.clone(), node_id(4), features, near);
-    session.closed().await;
+    timeout(Duration::from_secs(1), session.closed()).await.expect("it is closed at once");
     assert!(far.split().0.read().await.unwrap().is_none(), "closed without a word");
 }
 

@@ -118,6 +118,8 @@ pub enum Exit {
     /// Broadcast nothing: our commitment is outdated.  The peer was asked to close (B2-RE-R-13).
     AwaitPeer,
     /// Nothing: no output of our commitment is ours (B5-FAIL-B-01, B5-FAIL-B-02).
+    /// [Release](crate::Openings::release) it at once: until then it counts among what its peer
+    /// has not funded.
     Nothing,
 }
 
