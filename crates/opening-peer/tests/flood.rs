@@ -369,6 +369,7 @@ async fn bloated_offers_that_wait_for_the_policy() {
     assert_eq!(openings.pending(), 0);
 }
 
+// incident: fake channels (2023), LDK #4851
 #[tokio::test(start_paused = true)]
 async fn a_hundred_thousand_openings_of_ten_peers() {
     flood(10, 10_000).await;
