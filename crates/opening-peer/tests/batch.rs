@@ -331,3 +331,38 @@ async fn a_batch_is_abandoned_as_a_whole_with_its_permit() {
         assert_eq!(peer.store.load_all().await.unwrap().len(), 1);
     }
 }
+
+/// Two channels with one peer, one with another; and a batch of one, which is saved like any other.
+#[tokio::test(start_paused = true)]
+async fn a_batch_may_have_two_channels_with_one_peer_or_only_one_channel() {
+    for members in [&[0, 0, 1][..], &[2]] {
+        let stage = Stage::new(&Faults::none(), &Faults::none()).await;
+        let mut accepted = Vec::new();
+        for member in members {
+            let session = &stage.peers[*member].session;
+            accepted.push(session.open(ask()).await.unwrap().accepted().await.unwrap());
+        }
+        let batch = Batch::new(accepted);
+        let transaction = paying(&batch.outputs());
+        let mut pending = batch.complete(FundingTransaction::Signed(transaction)).await.unwrap();
+        let (channels, permit) = pending.opened().await.unwrap();
+        assert_eq!(channels.len(), members.len());
+        for (opened, member) in channels.iter().zip(members) {
+            assert_eq!(opened.reference.peer, stage.peers[*member].id);
+            assert_eq!(opened.batch.len(), members.len() - 1);
+            assert_eq!(opened.parameters.funding_outpoint.txid, permit.txid());
+            assert!(stage.openings.broadcast_permit(&opened.channel_id).is_some());
+        }
+        // It answers once.
+        assert!(pending.opened().await.unwrap_err().failures.is_empty());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_of_nothing_comes_to_nothing() {
+    let output = FundingOutput::new(bitcoin::Amount::ONE_BTC, &node_id(8), &node_id(9));
+    let transaction = paying(&[output]);
+    let batch = Batch::new(Vec::new());
+    let mut pending = batch.complete(FundingTransaction::Signed(transaction)).await.unwrap();
+    assert!(pending.opened().await.unwrap_err().failures.is_empty());
+}
