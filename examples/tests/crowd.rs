@@ -16,7 +16,7 @@ use opening_examples::wallet::Wallet;
 use opening_peer::{Ask, Event, Opened};
 
 const LDK_PEERS: u8 = 6;
-const OUR_PEERS: u8 = 24;
+const OUR_PEERS: u8 = 194;
 
 /// Amounts that no other opening of the crowd has: satoshis, and millisatoshis pushed.
 fn amounts(peer: u8, role_of_hub: Role) -> (u64, u64) {
@@ -115,7 +115,9 @@ async fn ldk_peers_in_a_crowd_open_both_ways_with_one_node() {
         ldk.push(LdkNode::start(seed, chain.clone(), wallet, Inbound::Accept).await.unwrap());
     }
     for number in 0..OUR_PEERS {
-        ours.push(OurNode::start([0x80 + number; 32], chain.clone()).await.unwrap());
+        let mut seed = [0x80; 32];
+        seed[0] = number;
+        ours.push(OurNode::start(seed, chain.clone()).await.unwrap());
     }
 
     let with_ldk = ldk.iter().zip(0..).map(|(peer, number)| crowd.with_ldk(number, peer));
