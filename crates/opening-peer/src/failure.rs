@@ -11,7 +11,7 @@ use bitcoin::Txid;
 use bitcoin::secp256k1::PublicKey;
 use lightning::ln::types::ChannelId;
 use opening_core::Refusal;
-use opening_signer::HsmError;
+use opening_signer::{Call, HsmError};
 
 use crate::funding::FundingError;
 use crate::message::Undecodable;
@@ -96,40 +96,6 @@ impl fmt::Display for Stage {
     }
 }
 
-/// A call to the signer, for the operator.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum SignerCall {
-    /// `Hsm::channel`.
-    Channel,
-    /// `ChannelHsm::pubkeys`.
-    Pubkeys,
-    /// `ChannelHsm::per_commitment_point`.
-    PerCommitmentPoint,
-    /// `ChannelHsm::setup`.
-    Setup,
-    /// `ChannelHsm::sign_counterparty_commitment`.
-    SignCounterpartyCommitment,
-    /// `ChannelHsm::validate_holder_commitment`.
-    ValidateHolderCommitment,
-    /// `ChannelHsm::sign_holder_commitment`.
-    SignHolderCommitment,
-}
-
-impl fmt::Display for SignerCall {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Channel => "channel",
-            Self::Pubkeys => "pubkeys",
-            Self::PerCommitmentPoint => "per_commitment_point",
-            Self::Setup => "setup",
-            Self::SignCounterpartyCommitment => "sign_counterparty_commitment",
-            Self::ValidateHolderCommitment => "validate_holder_commitment",
-            Self::SignHolderCommitment => "sign_holder_commitment",
-        })
-    }
-}
-
 /// Why an opening ended.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -169,11 +135,14 @@ pub enum Failure {
     /// `channel_id`.
     #[error("channel {0} is in use by another opening or channel")]
     OutpointInUse(ChannelId),
+    /// Our signer is out of reach, and nothing was asked of it.
+    #[error("our signer takes no new opening")]
+    SignerDown(#[source] HsmError),
     /// Our signer did not do its part.
     #[error("our signer failed in {call}")]
     Signer {
         /// What it was asked.
-        call: SignerCall,
+        call: Call,
         /// What it said.
         source: HsmError,
     },
@@ -181,7 +150,7 @@ pub enum Failure {
     #[error("our signer did not answer {call} within {after:?}")]
     SignerSilent {
         /// What it was asked.
-        call: SignerCall,
+        call: Call,
         /// How long it was awaited.
         after: Duration,
     },
@@ -257,7 +226,7 @@ impl Failure {
             Self::OutOfOrder { .. } => "message-out-of-order",
             Self::Funding(error) => error.code(),
             Self::OutpointInUse(_) => "outpoint-in-use",
-            Self::Signer { source, .. } => source.code(),
+            Self::SignerDown(source) | Self::Signer { source, .. } => source.code(),
             Self::SignerSilent { .. } => "signer-silent",
             Self::Store(error) => error.code(),
             Self::TooManyPendingWithPeer(_) => "too-many-pending-with-peer",
@@ -305,6 +274,7 @@ impl Failure {
             | Self::PolicySilent(_)
             | Self::WalletSilent(_)
             | Self::Funding(_)
+            | Self::SignerDown(_)
             | Self::Signer { .. }
             | Self::SignerSilent { .. }
             | Self::Store(_) => INTERNAL_ERROR.into(),

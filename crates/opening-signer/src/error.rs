@@ -46,6 +46,12 @@ pub enum HsmError {
     /// The peer's signature does not sign our commitment.
     #[error("the signer finds the peer's signature invalid")]
     BadCounterpartySignature,
+    /// A call of the same channel failed on which this one depends, which was not carried out.
+    /// Only a signer that takes several at once says so ([`Pipelining::InOrder`]).
+    ///
+    /// [`Pipelining::InOrder`]: crate::Pipelining::InOrder
+    #[error("the signer did not carry this out, because the call before it failed")]
+    Aborted,
 }
 
 impl HsmError {
@@ -60,6 +66,7 @@ impl HsmError {
             Self::Protocol(_) => "signer-protocol",
             Self::Storage(_) => "signer-storage",
             Self::BadCounterpartySignature => "signer-bad-counterparty-signature",
+            Self::Aborted => "signer-aborted",
         }
     }
 }

@@ -26,7 +26,8 @@
 //! * A call repeated with the same arguments gives the same answer.  After a restart that holds
 //!   once `setup` is repeated, and for what needs it `validate_holder_commitment`.
 //! * Calls for different channels may be under way at once, and so may `pubkeys` and
-//!   `per_commitment_point` of one channel.
+//!   `per_commitment_point` of one channel.  The others of one channel come one by one, unless the
+//!   signer asks for more ([`Pipelining`](crate::Pipelining)).
 //! * A signature is low-S, over the digest that [`Commitment::sighash`] describes, by the
 //!   funding key that [`pubkeys`](ChannelHsm::pubkeys) gave.
 //!
@@ -53,6 +54,14 @@ pub trait Hsm: Send + Sync + 'static {
     ///
     /// Asked before each offer and each answer.
     fn info(&self) -> Info;
+
+    /// Whether it can be reached, as far as is known without asking it.
+    ///
+    /// Asked before each offer and each answer, which an error refuses at once: a channel is not
+    /// begun that cannot be signed.  A signer in the same process is always there.
+    fn health(&self) -> HsmResult<()> {
+        Ok(())
+    }
 
     /// The signer of one channel, which is created when first asked for (hsmd 30, `new_channel`,
     /// and 9, `client_hsmfd`).

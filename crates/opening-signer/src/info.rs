@@ -13,6 +13,22 @@ pub struct Info {
     pub enforcement: Enforcement,
     /// Outside of them it refuses.
     pub bounds: Bounds,
+    /// Whether calls of one channel may be under way together.
+    pub pipelining: Pipelining,
+}
+
+/// Whether calls of one channel that depend on each other may be made before the ones before have
+/// answered, which saves the trips to a signer that is far away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Pipelining {
+    /// Each waits for the one before: what a signer need not think about.
+    OneByOne,
+    /// They are carried out in the order in which they were first polled.  Where one fails, those
+    /// that were made while it was under way fail with [`HsmError::Aborted`], and are not carried
+    /// out.
+    ///
+    /// [`HsmError::Aborted`]: crate::HsmError::Aborted
+    InOrder,
 }
 
 /// Whether a signer checks what it signs.

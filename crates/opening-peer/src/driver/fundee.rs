@@ -64,10 +64,9 @@ pub(crate) async fn answer_funding_created(
 
     let deadlines = openings.node.deadlines;
     let signer = Signer::open(&*openings.node.hsm, reference.name(), deadlines.signer).await?;
-    signer.setup(state.setup()).await?;
-    signer.validate(&state.local_commitment(), state.remote_signature()).await?;
-    let state = state.validated();
-    let signature = signer.sign(&state.remote_commitment()).await?;
+    let (ours, theirs) = (state.local_commitment(), state.remote_commitment());
+    let signature =
+        signer.be_funded(state.setup(), (&ours, state.remote_signature()), &theirs).await?;
     let held = state.signature(signature);
 
     gate.begin_save()?;

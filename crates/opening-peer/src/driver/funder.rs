@@ -34,8 +34,7 @@ pub(crate) async fn open_channel(
     let claim = openings.claim(state.channel_id())?;
     line.identified(state.channel_id())?;
 
-    signer.setup(state.setup()).await?;
-    let signature = signer.sign(&state.remote_commitment()).await?;
+    let signature = signer.fund(state.setup(), &state.remote_commitment()).await?;
     let (message, state) = state.signature(signature);
     line.funding_created(&message)?;
 

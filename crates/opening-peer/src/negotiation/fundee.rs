@@ -6,7 +6,7 @@
 //!    | <--------- accept_channel --------- |
 //!    |                          WaitForFundingCreated
 //!    | --------- funding_created --------> |
-//!    |                          WaitForValidation, WaitForSignature
+//!    |                          WaitForSignature
 //!    |                          Held<FundingSigned>
 //!    | <--------- funding_signed --------- |
 //! ```
@@ -153,7 +153,7 @@ impl WaitForFundingCreated {
     pub fn funding_created(
         self,
         message: &FundingCreated,
-    ) -> Result<WaitForValidation, NegotiationError> {
+    ) -> Result<WaitForSignature, NegotiationError> {
         let outpoint =
             OutPoint { txid: message.funding_txid, vout: message.funding_output_index.into() };
         let channel_id = channel_id(outpoint)?;
@@ -173,7 +173,7 @@ impl WaitForFundingCreated {
             let transaction = Box::new(commitments.local.transaction);
             return Err(NegotiationError::BadSignature { transaction });
         }
-        Ok(WaitForValidation {
+        Ok(WaitForSignature {
             reference: self.reference,
             offered: self.offered,
             minimum_depth: self.minimum_depth,
@@ -190,9 +190,9 @@ impl WaitForFundingCreated {
     }
 }
 
-/// The peer's signature is good: the signer is to hold it before it signs anything itself.
+/// The peer's signature is good: the signer is to hold it before it signs the peer's commitment.
 #[derive(Debug)]
-pub struct WaitForValidation {
+pub struct WaitForSignature {
     reference: ChannelRef,
     offered: Offered,
     minimum_depth: u32,
@@ -202,7 +202,7 @@ pub struct WaitForValidation {
     remote_signature: Signature,
 }
 
-impl WaitForValidation {
+impl WaitForSignature {
     /// The id of the channel from now on.
     pub fn channel_id(&self) -> ChannelId {
         self.channel_id
@@ -223,27 +223,15 @@ impl WaitForValidation {
         &self.remote_signature
     }
 
-    /// The signer agrees.
-    pub fn validated(self) -> WaitForSignature {
-        WaitForSignature { state: self }
-    }
-}
-
-/// The signer is to sign the peer's first commitment.
-#[derive(Debug)]
-pub struct WaitForSignature {
-    state: WaitForValidation,
-}
-
-impl WaitForSignature {
     /// The transaction to sign for the peer.
     pub fn remote_commitment(&self) -> CommitmentRequest<'_> {
-        CommitmentRequest::first(&self.state.setup.parameters, &self.state.commitments.remote)
+        CommitmentRequest::first(&self.setup.parameters, &self.commitments.remote)
     }
 
-    /// The signer signed: once the channel is saved, `funding_signed` may be sent.
+    /// The signer holds the peer's signature for good and signed: once the channel is saved,
+    /// `funding_signed` may be sent.
     pub fn signature(self, signature: Signature) -> Held<FundingSigned> {
-        let WaitForValidation {
+        let WaitForSignature {
             reference,
             offered,
             minimum_depth,
@@ -251,7 +239,7 @@ impl WaitForSignature {
             setup,
             commitments,
             remote_signature,
-        } = self.state;
+        } = self;
         let opened = Opened {
             reference,
             temporary_channel_id: offered.temporary_channel_id,

@@ -7,7 +7,7 @@
 //! WaitForAcceptChannel                    |
 //!   | <--------- accept_channel --------- |  WaitForFundingCreated
 //! WaitForFunding, WaitForSignature        |
-//!   | --------- funding_created --------> |  WaitForValidation, WaitForSignature
+//!   | --------- funding_created --------> |  WaitForSignature
 //! WaitForFundingSigned                    |
 //!   | <--------- funding_signed --------- |  Held<FundingSigned>
 //! WaitForValidation, Held<BroadcastPermit>

@@ -54,7 +54,7 @@ pub struct Deadlines {
     pub policy: Duration,
     /// The wallet's funding transaction.  Default: 10 min.
     pub wallet: Duration,
-    /// One call to the signer, retries included.  Default: 60 s.
+    /// One call to the signer, or all that go out together, retries included.  Default: 60 s.
     pub signer: Duration,
     /// One call to the store.  Default: 30 s.
     pub store: Duration,

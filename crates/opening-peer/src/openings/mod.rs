@@ -145,12 +145,14 @@ impl Openings {
     }
 
     /// By what an opening with this peer is judged now: the policy's bounds, narrowed to what the
-    /// signer will do, so that nobody builds a transaction that the signer refuses.
+    /// signer will do, so that nobody builds a transaction that the signer refuses.  A signer that
+    /// is down refuses at once.
     pub(crate) async fn context(
         &self,
         peer: &PublicKey,
         features: &Arc<NegotiatedFeatures>,
     ) -> Result<Context, Failure> {
+        self.node.hsm.health().map_err(Failure::SignerDown)?;
         let deadline = self.node.deadlines.policy;
         let mut bounds = timeout(deadline, self.node.policy.bounds(peer))
             .await

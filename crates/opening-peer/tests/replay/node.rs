@@ -106,7 +106,6 @@ impl Node {
         let waiting = waiting.funding_created(&peer::funding_created(recording)).unwrap();
         let setup = waiting.setup().clone();
         let asked_to_validate = Asked::of(waiting.local_commitment());
-        let waiting = waiting.validated();
         let asked_to_sign = Asked::of(waiting.remote_commitment());
         let held = waiting.signature(self.signature(recording));
         let (opened, funding_signed) = saved(held);

@@ -25,7 +25,7 @@ use self::secret::ChannelRoot;
 pub use self::secret::HsmSecret;
 use crate::error::HsmResult;
 use crate::hsm::{ChannelHsm, Hsm};
-use crate::info::{Bounds, Enforcement, Info};
+use crate::info::{Bounds, Enforcement, Info, Pipelining};
 use crate::request::ChannelRef;
 
 /// A signer in this process, with the keys that Core Lightning's hsmd derives from the same
@@ -105,7 +105,11 @@ impl fmt::Debug for LocalHsm {
 #[async_trait]
 impl Hsm for LocalHsm {
     fn info(&self) -> Info {
-        Info { enforcement: self.enforcement(), bounds: Bounds::none() }
+        Info {
+            enforcement: self.enforcement(),
+            bounds: Bounds::none(),
+            pipelining: Pipelining::OneByOne,
+        }
     }
 
     async fn channel(&self, reference: ChannelRef) -> HsmResult<Arc<dyn ChannelHsm>> {

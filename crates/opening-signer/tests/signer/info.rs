@@ -2,7 +2,7 @@
 
 use bitcoin::{Amount, Network};
 use opening_core::{FeeratePerKw, FeerateRange, Limits};
-use opening_signer::{Bounds, Enforcement, Info};
+use opening_signer::{Bounds, Enforcement, Info, Pipelining};
 
 fn range(min: u32, max: u32) -> FeerateRange {
     FeerateRange { min: FeeratePerKw::new(min), max: FeeratePerKw::new(max) }
@@ -11,7 +11,9 @@ fn range(min: u32, max: u32) -> FeerateRange {
 fn narrowed(bounds: Bounds) -> (Limits, FeerateRange) {
     let mut limits = Limits::for_network(Network::Regtest);
     let mut feerates = range(1000, 5000);
-    Info { enforcement: Enforcement::Validating, bounds }.narrow(&mut limits, Some(&mut feerates));
+    let info =
+        Info { enforcement: Enforcement::Validating, bounds, pipelining: Pipelining::OneByOne };
+    info.narrow(&mut limits, Some(&mut feerates));
     (limits, feerates)
 }
 

@@ -1,0 +1,1 @@
+//! For whoever tests a signer, or with one.
