@@ -307,8 +307,11 @@ async fn a_signer_that_is_down_refuses_at_once_in_both_roles() {
     let failed = session.open(ask()).await.unwrap_err();
     assert_eq!(failed.failure.code(), "signer-unavailable");
     peer.expect_silence().await;
+    let status = here.openings.status().await;
+    assert_eq!(status.signer.unwrap_err().code(), "signer-unavailable");
 
     *hsm.0.is_down.lock().unwrap() = false;
+    assert_eq!(here.openings.status().await.signer, Ok(()));
     here.seen.take(|event| matches!(event, Event::Failed(_))).await;
     here.can_open(&session, &mut peer).await;
 }

@@ -44,6 +44,7 @@ impl ControlNode {
         json!({
             "height": height,
             "synced": is_synced,
+            "signer": status.signer.map_or_else(|error| error.code(), |()| "reachable"),
             "pending": self.openings.pending(),
             "under_way": status.under_way.iter().map(under_way).collect::<Value>(),
             "failures": status.failures.iter().map(failure).collect::<Value>(),

@@ -5,6 +5,7 @@ use std::collections::{HashMap, VecDeque};
 use bitcoin::secp256k1::PublicKey;
 use lightning::ln::types::ChannelId;
 use opening_core::Role;
+use opening_signer::HsmResult;
 use tokio::sync::oneshot;
 
 use super::{Life, Openings, lock};
@@ -17,8 +18,13 @@ use crate::session::Command;
 const MOST_FAILURES: usize = 1000;
 
 /// How the openings of a node stand.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Status {
+    /// Whether the signer can be reached ([`Hsm::health`]); while it cannot, every new opening is
+    /// refused.
+    ///
+    /// [`Hsm::health`]: opening_signer::Hsm::health
+    pub signer: HsmResult<()>,
     /// Every opening under way and every channel that is not the node's yet.
     pub under_way: Vec<Under>,
     /// The last failure with each peer, oldest first.
@@ -131,7 +137,8 @@ impl Openings {
                 || !under.channel_id.is_some_and(|id| saved.contains_key(&id))
         });
         under_way.extend(saved.into_values());
-        Status { under_way, failures: lock(&self.failures).oldest_first() }
+        let failures = lock(&self.failures).oldest_first();
+        Status { signer: self.node.hsm.health(), under_way, failures }
     }
 
     async fn under_way_on_connections(&self) -> Vec<Under> {
