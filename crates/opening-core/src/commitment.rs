@@ -24,7 +24,9 @@ use crate::channel_type::{ChannelType, CommitmentFormat};
 use crate::config::ChannelConfig;
 use crate::funding::funding_witness_script;
 use crate::keys::{ChannelKeys, derive_public_key, derive_revocation_public_key};
-use crate::scripts::{anchor_script, to_local_script, to_remote_script_pubkey};
+use crate::scripts::{
+    anchor_script, to_local_script, to_remote_anchors_script, to_remote_script_pubkey,
+};
 use crate::side::Side;
 
 /// Satoshis of each anchor output (B3-OUT-B-08).
@@ -243,6 +245,30 @@ impl ChannelParameters {
             funding_witness_script: self.funding_witness_script(),
             funding_satoshis: self.funding_satoshis,
         })
+    }
+
+    /// The witness script of each output of `commitment`, which was made with this
+    /// `per_commitment_point`; `None` where the output has none.
+    pub fn output_witness_scripts<C: secp256k1::Verification>(
+        &self,
+        secp: &Secp256k1<C>,
+        commitment: &Commitment,
+        per_commitment_point: &PublicKey,
+    ) -> Result<Vec<Option<ScriptBuf>>, CommitmentError> {
+        let owner = commitment.owner;
+        let counter = &self.party(owner.other()).keys;
+        let mut scripts = Vec::from([
+            anchor_script(&self.party(owner).keys.funding_pubkey),
+            anchor_script(&counter.funding_pubkey),
+            to_remote_anchors_script(&counter.payment_basepoint),
+        ]);
+        if commitment.to_local.is_some() {
+            scripts.push(self.to_local_script(secp, owner, per_commitment_point)?);
+        }
+        let is_behind =
+            |output: &TxOut, script: &ScriptBuf| script.to_p2wsh() == output.script_pubkey;
+        let outputs = commitment.transaction.output.iter();
+        Ok(outputs.map(|output| scripts.iter().find(|s| is_behind(output, s)).cloned()).collect())
     }
 
     /// The witness script of the funding output.

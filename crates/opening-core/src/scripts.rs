@@ -50,7 +50,7 @@ pub(crate) fn to_remote_script_pubkey(
 
 /// The witness script of `to_remote` where there are anchors (B3-OUT-B-04).
 // The delay of one block keeps an unconfirmed commitment from being pinned through this output.
-fn to_remote_anchors_script(payment_pubkey: &PublicKey) -> ScriptBuf {
+pub(crate) fn to_remote_anchors_script(payment_pubkey: &PublicKey) -> ScriptBuf {
     Builder::new()
         .push_slice(payment_pubkey.serialize())
         .push_opcode(OP_CHECKSIGVERIFY)

@@ -15,6 +15,8 @@ pub(super) enum Malformed {
     Short(&'static str),
     #[error("{0} is not valid")]
     Invalid(&'static str),
+    #[error("{0} carries a secret, which nobody here asked for")]
+    Secret(&'static str),
     #[error("{0} bytes follow the end of the message")]
     Trailing(usize),
 }
@@ -33,9 +35,13 @@ impl<'a> Reader<'a> {
         Self(bytes)
     }
 
-    /// All that is left has been read.
-    pub(super) fn end(self) -> Result<(), Malformed> {
-        if self.0.is_empty() { Ok(()) } else { Err(Malformed::Trailing(self.0.len())) }
+    pub(super) fn at_end(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// All has been read.
+    pub(super) fn end(&self) -> Result<(), Malformed> {
+        if self.at_end() { Ok(()) } else { Err(Malformed::Trailing(self.0.len())) }
     }
 
     pub(super) fn bytes(

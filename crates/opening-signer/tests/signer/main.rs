@@ -5,6 +5,7 @@
 mod derivation;
 mod info;
 mod pair;
+mod recorded;
 mod recordings;
 mod restart;
 mod rules;

@@ -1,0 +1,302 @@
+//! One channel behind hsmd's wire, over a connection of its own that the node's passes.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bitcoin::secp256k1::PublicKey;
+use bitcoin::secp256k1::ecdsa::Signature;
+use opening_core::{ChannelKeys, Side};
+use tokio::sync::Mutex;
+use tokio::time::{sleep, timeout_at};
+
+use super::client::Shared;
+use super::line::{Line, LineError};
+use super::message::{
+    Message, SetupChannel, SignCommitmentTx, SignRemoteCommitmentTx, ValidateCommitmentTx,
+};
+use super::psbt::BitcoinTx;
+use super::{PERMISSIONS, protocol};
+use crate::error::{HsmError, HsmResult};
+use crate::hsm::ChannelHsm;
+use crate::remote::backoff::Backoff;
+use crate::request::{ChannelRef, ChannelSetup, CommitmentRequest};
+
+/// hsmd says no by closing the connection.  Once may be an accident.
+const TIMES_CLOSED: u32 = 2;
+
+pub(super) struct HsmdChannel {
+    pub(super) shared: Arc<Shared>,
+    pub(super) reference: ChannelRef,
+    pub(super) link: Mutex<Link>,
+}
+
+/// The channel's connection, and what the signer at its other end was told.
+#[derive(Default)]
+pub(super) struct Link {
+    line: Option<Line>,
+    /// Of the node's connection that has passed it.
+    generation: u64,
+    /// Requests that succeeded and that a signer which was restarted has forgotten.
+    told: Vec<Vec<u8>>,
+}
+
+impl HsmdChannel {
+    /// Asks on the channel's own connection, again where that ends.
+    async fn ask(&self, request: &Message) -> HsmResult<Message> {
+        let bytes = request.encode();
+        let deadline = self.shared.deadline();
+        let mut was_sent = false;
+        let asking = async {
+            let mut link = self.link.lock().await;
+            let reply = self.ask_over(&mut link, &bytes, &mut was_sent).await?;
+            let is_state = matches!(
+                request,
+                Message::SetupChannel(_)
+                    | Message::SignRemoteCommitmentTx(_)
+                    | Message::ValidateCommitmentTx(_)
+            );
+            if is_state && !link.told.contains(&bytes) {
+                link.told.push(bytes.clone());
+            }
+            Ok(reply)
+        };
+        let asked = timeout_at(deadline, asking).await;
+        asked.unwrap_or_else(|_| Err(self.shared.too_late(was_sent)))
+    }
+
+    async fn ask_over(
+        &self,
+        link: &mut Link,
+        request: &[u8],
+        was_sent: &mut bool,
+    ) -> HsmResult<Message> {
+        let (mut backoff, mut times_closed) = (Backoff::new(), 0);
+        loop {
+            let line = self.line(link).await?;
+            let asked = line.ask(request.to_vec()).await;
+            match asked {
+                Ok((reply, _)) => return Ok(reply),
+                Err(LineError::Malformed(malformed)) => return Err(malformed.into()),
+                Err(LineError::NotSent(_)) => sleep(backoff.next()).await,
+                Err(LineError::NoReply(reason)) => {
+                    *was_sent = true;
+                    sleep(backoff.next()).await;
+                    // One that has died closes the node's connection too, which is known by now.
+                    times_closed +=
+                        u32::from(self.shared.up().await?.generation == link.generation);
+                    if times_closed == TIMES_CLOSED {
+                        let tag = "connection-closed".into();
+                        return Err(HsmError::Refused { tag, detail: reason });
+                    }
+                }
+            }
+        }
+    }
+
+    /// The channel's connection, a new one where the last has ended.
+    async fn line<'a>(&self, link: &'a mut Link) -> HsmResult<&'a Line> {
+        if link.line.as_ref().is_some_and(Line::is_closed) {
+            link.line = None;
+        }
+        if link.line.is_none() {
+            let (line, generation) = self.open(link).await?;
+            link.generation = generation;
+            return Ok(link.line.insert(line));
+        }
+        Ok(link.line.as_ref().expect("it was just looked at"))
+    }
+
+    /// Has a connection passed, and tells a signer that may have been restarted what it was told
+    /// before.
+    async fn open(&self, link: &Link) -> HsmResult<(Line, u64)> {
+        let mut backoff = Backoff::new();
+        // A signer that remembers may not want to hear some of it twice.
+        let mut skip = 0;
+        loop {
+            let up = self.shared.up().await?;
+            let is_restarted = link.generation != 0 && link.generation != up.generation;
+            let told = if is_restarted { &link.told[skip..] } else { &[] };
+            match self.try_open(&up.line, is_restarted, told).await {
+                Ok(line) => return Ok((line, up.generation)),
+                Err(Failed::ToRepeat(count)) if self.shared.is_down().is_none() => {
+                    skip += count + 1;
+                    log::warn!("{:?}: the signer does not hear a request twice", self.reference);
+                }
+                Err(Failed::ToRepeat(_) | Failed::Gone) => sleep(backoff.next()).await,
+                Err(Failed::Wrong(error)) => return Err(error),
+            }
+        }
+    }
+
+    async fn try_open(
+        &self,
+        root: &Line,
+        is_restarted: bool,
+        told: &[Vec<u8>],
+    ) -> Result<Line, Failed> {
+        if is_restarted {
+            match root.ask(Message::NewChannel(self.reference).encode()).await? {
+                (Message::NewChannelReply, _) => {}
+                (other, _) => return Err(Failed::Wrong(protocol(&other))),
+            }
+        }
+        let ask = Message::ClientHsmfd { reference: self.reference, permissions: PERMISSIONS };
+        let line = match root.ask(ask.encode()).await? {
+            (Message::ClientHsmfdReply, Some(socket)) => {
+                Line::new(socket, self.shared.request_deadline())
+            }
+            (other, _) => return Err(Failed::Wrong(protocol(&other))),
+        };
+        for (count, request) in told.iter().enumerate() {
+            match line.ask(request.clone()).await {
+                Ok(_) => {}
+                Err(LineError::Malformed(malformed)) => {
+                    return Err(Failed::Wrong(malformed.into()));
+                }
+                Err(_) => return Err(Failed::ToRepeat(count)),
+            }
+        }
+        Ok(line)
+    }
+
+    fn transaction(&self, request: &CommitmentRequest<'_>) -> HsmResult<BitcoinTx> {
+        BitcoinTx::of(&self.shared.secp, request)
+    }
+
+    fn sign_remote(&self, request: &CommitmentRequest<'_>) -> HsmResult<Message> {
+        Ok(Message::SignRemoteCommitmentTx(Box::new(SignRemoteCommitmentTx {
+            tx: self.transaction(request)?,
+            remote_funding_key: request.parameters.remote.keys.funding_pubkey,
+            remote_per_commitment_point: request.per_commitment_point,
+            number: request.commitment.number,
+            feerate: FIRST_COMMITMENT,
+        })))
+    }
+
+    /// A signer that completes what it knows of a channel from the peer's commitment has to see that
+    /// before it signs our own.
+    async fn complete(&self, request: &CommitmentRequest<'_>) -> HsmResult<()> {
+        let theirs = request
+            .parameters
+            .first_commitment(&self.shared.secp, Side::Remote)
+            .map_err(|error| HsmError::InvalidRequest(error.to_string()))?;
+        let theirs = CommitmentRequest::first(request.parameters, &theirs);
+        let message = self.sign_remote(&theirs)?;
+        match self.ask(&message).await? {
+            Message::SignTxReply(_) => Ok(()),
+            other => Err(protocol(&other)),
+        }
+    }
+}
+
+/// As Core Lightning does: a signer that wants the feerate has the transaction.
+const FIRST_COMMITMENT: u32 = 0;
+
+/// Why there is no connection for the channel yet.
+enum Failed {
+    /// Perhaps there is one in a moment.
+    Gone,
+    /// It ended over this one of the requests to repeat.
+    ToRepeat(usize),
+    Wrong(HsmError),
+}
+
+impl From<LineError> for Failed {
+    fn from(error: LineError) -> Self {
+        match error {
+            LineError::NotSent(_) | LineError::NoReply(_) => Self::Gone,
+            LineError::Malformed(malformed) => Self::Wrong(malformed.into()),
+        }
+    }
+}
+
+#[async_trait]
+impl ChannelHsm for HsmdChannel {
+    async fn pubkeys(&self) -> HsmResult<ChannelKeys> {
+        match self.ask_root(Message::GetChannelBasepoints(self.reference)).await? {
+            Message::GetChannelBasepointsReply(keys) => Ok(keys),
+            other => Err(protocol(&other)),
+        }
+    }
+
+    async fn per_commitment_point(&self, number: u64) -> HsmResult<PublicKey> {
+        if number > opening_core::commitment::MAX_COMMITMENT_NUMBER {
+            let reason = "no commitment number is beyond 2^48 - 1";
+            return Err(HsmError::InvalidRequest(reason.into()));
+        }
+        match self.ask(&Message::GetPerCommitmentPoint(number)).await? {
+            Message::GetPerCommitmentPointReply(point) => Ok(point),
+            other => Err(protocol(&other)),
+        }
+    }
+
+    async fn setup(&self, setup: &ChannelSetup) -> HsmResult<()> {
+        let parameters = &setup.parameters;
+        if u16::try_from(parameters.funding_outpoint.vout).is_err() {
+            let reason = "hsmd's wire has no room for an output index beyond 65535";
+            return Err(HsmError::InvalidRequest(reason.into()));
+        }
+        let message = Message::SetupChannel(Box::new(SetupChannel {
+            is_outbound: parameters.opener == Side::Local,
+            channel_value: parameters.funding_satoshis,
+            push_value: parameters.push_msat,
+            funding_outpoint: parameters.funding_outpoint,
+            local_to_self_delay: parameters.local.config.to_self_delay,
+            local_shutdown_script: setup.local_shutdown_script.clone(),
+            remote_keys: parameters.remote.keys,
+            remote_to_self_delay: parameters.remote.config.to_self_delay,
+            remote_shutdown_script: setup.remote_shutdown_script.clone(),
+            channel_type: parameters.channel_type,
+        }));
+        match self.ask(&message).await? {
+            Message::SetupChannelReply => Ok(()),
+            other => Err(protocol(&other)),
+        }
+    }
+
+    async fn sign_counterparty_commitment(
+        &self,
+        request: &CommitmentRequest<'_>,
+    ) -> HsmResult<Signature> {
+        match self.ask(&self.sign_remote(request)?).await? {
+            Message::SignTxReply(signature) => Ok(signature),
+            other => Err(protocol(&other)),
+        }
+    }
+
+    async fn validate_holder_commitment(
+        &self,
+        request: &CommitmentRequest<'_>,
+        signature: &Signature,
+    ) -> HsmResult<()> {
+        let message = Message::ValidateCommitmentTx(Box::new(ValidateCommitmentTx {
+            tx: self.transaction(request)?,
+            number: request.commitment.number,
+            feerate: FIRST_COMMITMENT,
+            signature: *signature,
+        }));
+        match self.ask(&message).await? {
+            // The point is asked for by itself when it is needed.
+            Message::ValidateCommitmentTxReply { .. } => Ok(()),
+            other => Err(protocol(&other)),
+        }
+    }
+
+    async fn sign_holder_commitment(
+        &self,
+        request: &CommitmentRequest<'_>,
+    ) -> HsmResult<Signature> {
+        self.complete(request).await?;
+        let message = Message::SignCommitmentTx(Box::new(SignCommitmentTx {
+            reference: self.reference,
+            tx: self.transaction(request)?,
+            remote_funding_key: request.parameters.remote.keys.funding_pubkey,
+            number: request.commitment.number,
+        }));
+        // A client that stands for one channel only may not ask for it.
+        match self.ask_root(message).await? {
+            Message::SignCommitmentTxReply(signature) => Ok(signature),
+            other => Err(protocol(&other)),
+        }
+    }
+}
