@@ -4,6 +4,7 @@ use core::fmt;
 
 use lightning_types::features::ChannelTypeFeatures;
 
+use crate::channel_types::ChannelTypes;
 use crate::features::{Feature, NegotiatedFeatures};
 
 /// The form of the commitment transactions.
@@ -42,6 +43,14 @@ impl ChannelType {
     /// (B2-OPEN-S-16).
     pub fn best(features: &NegotiatedFeatures) -> Self {
         if features.negotiated(Feature::Anchors) { Self::ANCHORS } else { Self::STATIC_REMOTEKEY }
+    }
+
+    /// The best type that both sides offer and that is among `taken`; without one, the best that
+    /// both offer, which is refused for what it is.
+    pub fn best_of(features: &NegotiatedFeatures, taken: ChannelTypes) -> Self {
+        let best = Self::best(features);
+        let mut lesser = core::iter::successors(Some(best), |one| one.lesser());
+        lesser.find(|&one| taken.contains(one)).unwrap_or(best)
     }
 
     /// The next lesser type, for a peer that refuses this one: first without `scid_alias`, then

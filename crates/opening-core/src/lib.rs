@@ -16,6 +16,7 @@ extern crate alloc;
 
 pub mod amount;
 pub mod channel_type;
+pub mod channel_types;
 pub mod commitment;
 pub mod config;
 pub mod dust;
@@ -36,6 +37,7 @@ pub mod terms;
 
 pub use amount::{FeeratePerKw, MilliSatoshi};
 pub use channel_type::{ChannelType, CommitmentFormat};
+pub use channel_types::ChannelTypes;
 pub use commitment::{ChannelParameters, Commitment, CommitmentError, Party, PenaltyBase};
 pub use config::ChannelConfig;
 pub use features::{Feature, NegotiatedFeatures};

@@ -3,6 +3,7 @@
 use bitcoin::{Amount, Network};
 
 use crate::amount::{FeeratePerKw, MAX_MILLISATOSHIS, MAX_SATOSHIS, MilliSatoshi};
+use crate::channel_types::ChannelTypes;
 
 /// The smallest dust limit that BOLT 2 lets anyone announce (B2-OPEN-R-20, B3-DUST-B-06).
 pub const DUST_LIMIT_FLOOR: Amount = Amount::from_sat(354);
@@ -55,6 +56,11 @@ pub struct Limits {
     pub max_dust_limit_satoshis: Amount,
     /// Blocks.  Longest delay accepted on our own outputs.  Default: 2016.
     pub max_to_self_delay: u16,
+    /// Blocks.  Shortest delay accepted on our own outputs: some signers know none below a bound
+    /// of their own.  Default: 0, off.
+    pub min_to_self_delay: u16,
+    /// Channel types that are accepted and opened, as far as they are negotiated.  Default: all.
+    pub channel_types: ChannelTypes,
     /// Smallest number of HTLCs that the peer must let us offer.  Default: 1.
     pub min_accepted_htlcs: u16,
     /// Millisatoshis.  Smallest sum of HTLCs in flight that the peer must let us offer.  Default: 0.
@@ -107,6 +113,8 @@ impl Limits {
             max_funding_satoshis: MAX_SATOSHIS,
             max_dust_limit_satoshis: Amount::from_sat(10_000),
             max_to_self_delay: 2016,
+            min_to_self_delay: 0,
+            channel_types: ChannelTypes::ALL,
             min_accepted_htlcs: 1,
             min_htlc_value_in_flight_msat: MilliSatoshi::ZERO,
             max_htlc_minimum_msat: MAX_MILLISATOSHIS,

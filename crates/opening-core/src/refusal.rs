@@ -7,6 +7,7 @@ use bitcoin::Amount;
 use bitcoin::constants::ChainHash;
 
 use crate::amount::{FeeratePerKw, MilliSatoshi};
+use crate::channel_type::ChannelType;
 use crate::features::Feature;
 use crate::side::Side;
 
@@ -79,6 +80,9 @@ pub enum Refusal {
     /// Our own money would be locked for too long after we close.
     #[error("to_self_delay {to_self_delay} is above {max}")]
     ToSelfDelayTooLarge { to_self_delay: u16, max: u16 },
+    /// Our signer signs for no delay on our own money that is so short.
+    #[error("to_self_delay {to_self_delay} is below {min}")]
+    ToSelfDelayTooSmall { to_self_delay: u16, min: u16 },
     /// A commitment with that many HTLCs cannot be relayed.
     #[error("max_accepted_htlcs {max_accepted_htlcs} is above {max}")]
     MaxAcceptedHtlcsTooLarge { side: Side, max_accepted_htlcs: u16, max: u16 },
@@ -140,6 +144,9 @@ pub enum Refusal {
     /// The type has a feature that the two `init` messages do not agree on.
     #[error("channel_type has feature {}, which is not negotiated", .feature.even_bit())]
     ChannelTypeNotNegotiated { side: Side, feature: Feature },
+    /// A type that this node, or its signer, does not take.
+    #[error("channel_type {channel_type} is not accepted")]
+    ChannelTypeNotAccepted { side: Side, channel_type: ChannelType },
     /// A channel that is known by alias only cannot be announced.
     #[error("channel_type has option_scid_alias together with announce_channel")]
     ScidAliasAnnounced { side: Side },
@@ -254,6 +261,7 @@ impl Refusal {
             R::UnknownChain { side, .. } => Facts("unknown-chain", &["B2-OPEN-S-01", "B2-OPEN-R-13"], side),
             R::PushExceedsFunding { side, .. } => Facts("push-msat-exceeds-funding", &["B2-OPEN-S-05", "B2-OPEN-R-14"], side),
             R::ToSelfDelayTooLarge { .. } => Facts("to-self-delay-too-large", &["B2-OPEN-R-15", "B2-ACC-R-06", "openingd:R1"], Remote),
+            R::ToSelfDelayTooSmall { .. } => Facts("to-self-delay-too-small", &["limits:min_to_self_delay"], Remote),
             R::MaxAcceptedHtlcsTooLarge { side, .. } => Facts("max-accepted-htlcs-too-large", &["B2-OPEN-R-16", "B2-ACC-R-07", "openingd:R10"], side),
             R::NoFeeEstimate { .. } => Facts("no-fee-estimate", &["B2-OPEN-S-19", "B2-OPEN-R-17"], Local),
             R::FeerateTooSmall { side, .. } => Facts("feerate-per-kw-too-small", &["B2-OPEN-S-19", "B2-OPEN-R-17", "B3-FEE-B-05"], side),
@@ -265,6 +273,7 @@ impl Refusal {
             R::LargeChannelUnsupported { side, .. } => Facts("large-channel-unsupported", &["B2-OPEN-S-04", "B2-OPEN-R-23"], side),
             R::ChannelTypeUndefined { side } => Facts("channel-type-undefined", &["B2-TYPE-B-01", "B2-OPEN-S-14", "B2-OPEN-S-15", "B2-OPEN-R-24"], side),
             R::ChannelTypeNotNegotiated { side, .. } => Facts("channel-type-not-negotiated", &["B2-OPEN-S-16", "B2-OPEN-R-24"], side),
+            R::ChannelTypeNotAccepted { side, .. } => Facts("channel-type-not-accepted", &["limits:channel_types"], side),
             R::ScidAliasAnnounced { side } => Facts("scid-alias-announced", &["B2-OPEN-S-17", "B2-OPEN-R-24"], side),
             R::ZeroconfUntrusted => Facts("zeroconf-untrusted", &["B2-OPEN-R-25"], Remote),
             R::UpfrontShutdownScriptMissing { side } => Facts("upfront-shutdown-script-missing", &["B2-OPEN-S-10", "B2-OPEN-S-12", "B2-ACC-S-09"], side),

@@ -164,6 +164,17 @@ fn delay_has_a_maximum() {
     }
 }
 
+#[test]
+fn delay_has_the_minimum_that_a_signer_wants() {
+    for (to_self_delay, min) in [(144, 144), (143, 143), (0, 0)] {
+        let mut case = good_accept().answered(|a| a.config.to_self_delay = to_self_delay);
+        case.limits.min_to_self_delay = min;
+        assert_eq!(case.judge(Stage::ReceiveAcceptChannel), Ok(()));
+        case.limits.min_to_self_delay = min + 1;
+        refuses(&case, Refusal::ToSelfDelayTooSmall { to_self_delay, min: min + 1 });
+    }
+}
+
 // req: B2-ACC-R-07, B2-ACC-R-12
 #[test]
 fn accepted_htlcs_are_1_to_483() {

@@ -328,6 +328,37 @@ fn delay_has_a_maximum() {
     }
 }
 
+// Beyond the BOLT: a signer that takes no shorter delay would refuse only when money is at stake.
+#[test]
+fn delay_has_the_minimum_that_a_signer_wants() {
+    accepted(|p| p.open.config.to_self_delay = 0);
+    accepted(|p| {
+        p.limits.min_to_self_delay = 144;
+        p.open.config.to_self_delay = 144;
+    });
+    refused(
+        |p| {
+            p.limits.min_to_self_delay = 144;
+            p.open.config.to_self_delay = 143;
+        },
+        Refusal::ToSelfDelayTooSmall { to_self_delay: 143, min: 144 },
+    );
+}
+
+#[test]
+fn only_types_that_a_signer_takes_are_accepted() {
+    let only = |one| [one].into_iter().collect();
+    for channel_type in [ChannelType::ANCHORS, ChannelType::STATIC_REMOTEKEY] {
+        let case = good_open().of_type(channel_type);
+        let taken = case.clone().with(|p| p.limits.channel_types = only(channel_type));
+        assert_eq!(taken.judge(Stage::ReceiveOpenChannel), Ok(()));
+        let zeroconf = ChannelType { zeroconf: true, ..channel_type };
+        let other = case.with(|p| p.limits.channel_types = only(zeroconf));
+        let refusal = Refusal::ChannelTypeNotAccepted { side: SIDE, channel_type };
+        assert_eq!(other.judge(Stage::ReceiveOpenChannel), Err(refusal));
+    }
+}
+
 // incident: LND #11201
 // incident: LND #11149
 // req: B2-OPEN-R-17, B3-FEE-B-05

@@ -112,6 +112,7 @@ fn limits() -> impl Strategy<Value = Limits> {
             limits.channel_reserve_percent = percents.1;
             limits.max_htlc_value_in_flight_percent = percents.2;
             limits.max_to_self_delay = rest.0;
+            limits.min_to_self_delay = rest.0 / 20;
             limits.max_minimum_depth = rest.1;
             limits.trust_zeroconf = rest.2;
             limits
@@ -290,7 +291,9 @@ proptest! {
 }
 
 /// What a fundee with the same limits may still dislike: knobs, and what its own reserve leaves.
-const MATTERS_OF_POLICY: [&str; 11] = [
+const MATTERS_OF_POLICY: [&str; 13] = [
+    "channel-type-not-accepted",
+    "to-self-delay-too-small",
     "announcement-unwanted",
     "funding-satoshis-too-small",
     "htlc-minimum-msat-too-large",

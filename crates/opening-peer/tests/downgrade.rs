@@ -45,7 +45,15 @@ async fn offered(
     policy: Arc<dyn Policy>,
     taken: ChannelType,
 ) -> (Vec<ChannelType>, Result<PendingFunding, &'static str>) {
-    let here = Here::new();
+    offered_by(Here::new(), first, policy, taken).await
+}
+
+async fn offered_by(
+    here: Here,
+    first: Option<ChannelType>,
+    policy: Arc<dyn Policy>,
+    taken: ChannelType,
+) -> (Vec<ChannelType>, Result<PendingFunding, &'static str>) {
     let (mut peer, session) = RawPeer::connect(&here.openings, 2).await;
     let ask = Ask { channel_type: first, ..ask() };
     let asking = tokio::spawn(async move {
@@ -113,4 +121,37 @@ async fn without_a_policy_for_it_a_refusal_is_the_end() {
     let (types, result) = offered(None, Arc::new(policy), ChannelType::STATIC_REMOTEKEY).await;
     assert_eq!(types, [ChannelType::ANCHORS]);
     assert_eq!(result.unwrap_err(), "peer-error");
+}
+
+/// A signer that takes static remote keys only.
+fn with_a_plain_signer() -> Here {
+    let mut bounds = regtest_bounds();
+    bounds.limits.channel_types = [ChannelType::STATIC_REMOTEKEY].into_iter().collect();
+    Here::with(|node| node.policy = Arc::new(AcceptWithin(bounds)))
+}
+
+#[tokio::test]
+async fn a_type_that_our_own_side_does_not_take_is_not_offered() {
+    let lesser: Arc<dyn Policy> = Arc::new(Stubborn(ChannelType::lesser));
+    let plain = ChannelType::STATIC_REMOTEKEY;
+    for first in [None, Some(ANCHORS_ALIAS), Some(plain)] {
+        let (types, result) = offered_by(with_a_plain_signer(), first, lesser.clone(), plain).await;
+        assert_eq!(types, [plain]);
+        assert!(result.is_ok());
+    }
+    let never: Arc<dyn Policy> = Arc::new(Stubborn(|_| None));
+    let (types, result) =
+        offered_by(with_a_plain_signer(), Some(ANCHORS_ALIAS), never, plain).await;
+    assert_eq!((types, result.err()), (vec![], Some("channel-type-not-accepted")));
+}
+
+/// Without a type of its own an ask gets the best that is taken.
+#[tokio::test]
+async fn an_ask_for_any_type_gets_the_best_that_is_taken() {
+    let here = with_a_plain_signer();
+    let (mut peer, session) = RawPeer::connect(&here.openings, 2).await;
+    let _opening = session.open(ask()).await.unwrap();
+    let open = peer.expect_open_channel().await;
+    let offered = open.common_fields.channel_type.unwrap();
+    assert_eq!(ChannelType::from_features(&offered), Some(ChannelType::STATIC_REMOTEKEY));
 }

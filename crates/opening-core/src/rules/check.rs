@@ -161,6 +161,13 @@ pub(super) fn type_is_negotiated(side: Side, p: &Proposal<'_>) -> Verdict {
     })
 }
 
+pub(super) fn type_is_accepted(side: Side, p: &Proposal<'_>) -> Verdict {
+    offered_type(p, |channel_type| {
+        let is_accepted = p.limits.channel_types.contains(channel_type);
+        ensure(is_accepted, Refusal::ChannelTypeNotAccepted { side, channel_type })
+    })
+}
+
 pub(super) fn alias_is_not_announced(side: Side, p: &Proposal<'_>) -> Verdict {
     offered_type(p, |channel_type| {
         let announced = channel_type.scid_alias && p.offer.announce_channel;
@@ -280,6 +287,11 @@ pub(super) fn dust_limit_within_own_reserve(side: Side, config: &ChannelConfig) 
 pub(super) fn delay_at_most_maximum(limits: &Limits, config: &ChannelConfig) -> Verdict {
     let (to_self_delay, max) = (config.to_self_delay, limits.max_to_self_delay);
     ensure(to_self_delay <= max, Refusal::ToSelfDelayTooLarge { to_self_delay, max })
+}
+
+pub(super) fn delay_at_least_minimum(limits: &Limits, config: &ChannelConfig) -> Verdict {
+    let (to_self_delay, min) = (config.to_self_delay, limits.min_to_self_delay);
+    ensure(to_self_delay >= min, Refusal::ToSelfDelayTooSmall { to_self_delay, min })
 }
 
 // Both configs.

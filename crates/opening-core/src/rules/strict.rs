@@ -55,6 +55,9 @@ pub(super) static SEND_OPEN_CHANNEL: &[Rule] = &[
         |p| type_is_defined(Local, p),
     ),
     rule("channel_type is negotiated", &["B2-OPEN-S-16"], |p| type_is_negotiated(Local, p)),
+    rule("channel_type is one that we open", &["limits:channel_types"], |p| {
+        type_is_accepted(Local, p)
+    }),
     rule("option_scid_alias only if not announced", &["B2-OPEN-S-17"], |p| {
         alias_is_not_announced(Local, p)
     }),
@@ -121,6 +124,9 @@ pub(super) static RECEIVE_OPEN_CHANNEL: &[Rule] = &[
     rule("to_self_delay is not too large", &["B2-OPEN-R-15"], |p| {
         delay_at_most_maximum(p.limits, &p.offer.config)
     }),
+    rule("to_self_delay is not too small", &["limits:min_to_self_delay"], |p| {
+        delay_at_least_minimum(p.limits, &p.offer.config)
+    }),
     rule("max_accepted_htlcs is at most 483", &["B2-OPEN-R-16"], |p| {
         htlcs_at_most_483(Remote, &p.offer.config)
     }),
@@ -153,6 +159,9 @@ pub(super) static RECEIVE_OPEN_CHANNEL: &[Rule] = &[
         |p| type_is_defined(Remote, p),
     ),
     rule("channel_type is negotiated", &["B2-OPEN-R-24"], |p| type_is_negotiated(Remote, p)),
+    rule("channel_type is one that we accept", &["limits:channel_types"], |p| {
+        type_is_accepted(Remote, p)
+    }),
     rule("option_scid_alias only if not announced", &["B2-OPEN-R-24"], |p| {
         alias_is_not_announced(Remote, p)
     }),
@@ -255,6 +264,9 @@ pub(super) static RECEIVE_ACCEPT_CHANNEL: &[Rule] = &[
     rule("channel_type is a defined one", &["B2-OPEN-S-14"], |p| type_is_defined(Local, p)),
     rule("to_self_delay is not too large", &["B2-ACC-R-06"], |p| {
         answer(p, |answer| delay_at_most_maximum(p.limits, &answer.config))
+    }),
+    rule("to_self_delay is not too small", &["limits:min_to_self_delay"], |p| {
+        answer(p, |answer| delay_at_least_minimum(p.limits, &answer.config))
     }),
     rule("max_accepted_htlcs is at most 483", &["B2-ACC-R-07"], |p| {
         answer(p, |answer| htlcs_at_most_483(Remote, &answer.config))

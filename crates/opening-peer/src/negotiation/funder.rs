@@ -75,7 +75,8 @@ pub struct WaitForKeys {
 
 /// Judges what we are about to ask for.
 pub fn offer(ask: Ask, context: Arc<Context>) -> Result<WaitForKeys, Refusal> {
-    let channel_type = ask.channel_type.unwrap_or_else(|| ChannelType::best(&context.features));
+    let best = || ChannelType::best_of(&context.features, context.limits.channel_types);
+    let channel_type = ask.channel_type.unwrap_or_else(best);
     let config = context.limits.config_for_open(ask.funding_satoshis);
     let features = channel_type.to_features();
     let offer = Offer {

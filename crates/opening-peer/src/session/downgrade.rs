@@ -7,15 +7,17 @@
 //!    | <-------- accept_channel --------- |
 //! ```
 
-use opening_core::ChannelType;
+use opening_core::{ChannelType, Refusal};
 
 use super::{PendingFunding, Session};
 use crate::event::Failed;
 use crate::failure::{Failure, Stage};
+use crate::negotiation::NegotiationError;
 use crate::negotiation::funder::Ask;
 use crate::node::Policy;
 
-/// Opens a channel, and as often as the peer refuses the offer by an `error` asks `policy` for a
+/// Opens a channel, and as often as the peer refuses the offer by an `error`, or our own signer
+/// takes no channel of that type, asks `policy` for a
 /// type to offer instead; returns when one is accepted.  No type is offered twice.  Each offer has
 /// its own events; the last failure is the one returned.
 pub async fn open_downgrading(
@@ -28,7 +30,8 @@ pub async fn open_downgrading(
     loop {
         let offered = *tried.last().expect("it begins with one");
         let ask = Ask { channel_type: Some(offered), ..ask.clone() };
-        let failed = match session.open(ask).await?.accepted().await {
+        let accepted = async { session.open(ask).await?.accepted().await };
+        let failed = match accepted.await {
             Ok(pending) => return Ok(pending),
             Err(failed) => failed,
         };
@@ -40,7 +43,14 @@ pub async fn open_downgrading(
     }
 }
 
-/// Whether the peer has answered our offer by an `error`.
+/// Whether another type may do: the peer has answered our offer by an `error`, or we do not offer
+/// this type.
 fn is_refusal(failed: &Failed) -> bool {
-    failed.stage == Stage::AcceptChannel && matches!(*failed.failure, Failure::PeerError(_))
+    match &*failed.failure {
+        Failure::PeerError(_) => failed.stage == Stage::AcceptChannel,
+        Failure::Negotiation(NegotiationError::Refused(Refusal::ChannelTypeNotAccepted {
+            ..
+        })) => true,
+        _ => false,
+    }
 }

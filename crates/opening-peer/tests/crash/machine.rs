@@ -9,7 +9,7 @@ use bitcoin::secp256k1::PublicKey;
 use opening_core::{ChannelType, FeeratePerKw, FeerateRange, Limits, MilliSatoshi};
 use opening_peer::node::{AcceptWithin, Bounds, Events};
 use opening_peer::{Ask, Capacity, Event, Node, Openings, Restored, Session};
-use opening_signer::{Hsm, HsmSecret, LocalHsm};
+use opening_signer::{Hsm, HsmSecret, LocalHsm, SigningPolicy};
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::yield_now;
 
@@ -191,7 +191,11 @@ impl Machine {
             SignerKind::Elsewhere => self.signer_elsewhere.clone().expect("made for all lives"),
             SignerKind::Validating => {
                 let entries = Mortal::new("signer", self.disk.signer.clone(), crash);
-                Arc::new(LocalHsm::validating(&secret(self.name), Arc::new(entries)))
+                Arc::new(LocalHsm::validating(
+                    &secret(self.name),
+                    SigningPolicy::for_network(bitcoin::Network::Regtest),
+                    Arc::new(entries),
+                ))
             }
         };
         let policy = MortalPolicy(AcceptWithin(self.scenario.bounds()), crash.clone());

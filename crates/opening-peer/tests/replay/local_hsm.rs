@@ -6,7 +6,9 @@ use bitcoin::secp256k1::{PublicKey, Secp256k1};
 use lightning_persister::fs_store::FilesystemStore;
 use opening_core::Profile;
 use opening_peer::negotiation::LocalKeys;
-use opening_signer::{ChannelHsm, ChannelRef, CommitmentRequest, Hsm, HsmSecret, LocalHsm};
+use opening_signer::{
+    ChannelHsm, ChannelRef, CommitmentRequest, Hsm, HsmSecret, LocalHsm, SigningPolicy,
+};
 use tempfile::TempDir;
 
 use crate::hsmd::{self, ValidateCommitment};
@@ -37,7 +39,11 @@ impl Channel {
     async fn of(node: u8, peer: u8, pair: &Pair) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let store = Arc::new(FilesystemStore::new(directory.path().to_owned()));
-        let signer = LocalHsm::validating(&HsmSecret::new([node; 32]), store);
+        let signer = LocalHsm::validating(
+            &HsmSecret::new([node; 32]),
+            SigningPolicy::for_network(bitcoin::Network::Regtest),
+            store,
+        );
         let reference = ChannelRef { peer: node_id(peer), dbid: pair.dbid.unwrap() };
         let hsm = signer.channel(reference).await.unwrap();
         let keys = LocalKeys {
