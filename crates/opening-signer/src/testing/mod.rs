@@ -1,1 +1,3 @@
 //! For whoever tests a signer, or with one.
+
+pub mod conformance;
