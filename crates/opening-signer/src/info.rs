@@ -2,9 +2,9 @@
 
 use core::ops::RangeInclusive;
 
-use bitcoin::Amount;
+use bitcoin::{Amount, Network};
 use opening_core::amount::MAX_SATOSHIS;
-use opening_core::{ChannelType, FeeratePerKw, FeerateRange, Limits};
+use opening_core::{ChannelTypes, FeeratePerKw, FeerateRange, Limits};
 
 /// What a signer enforces and within which bounds it signs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,7 +50,7 @@ pub struct Bounds {
     /// sat per 1000 weight units, both ends included.  Feerate of the commitments.
     pub feerates: FeerateRange,
     /// Channel types.
-    pub channel_types: Vec<ChannelType>,
+    pub channel_types: ChannelTypes,
 }
 
 impl Bounds {
@@ -60,7 +60,19 @@ impl Bounds {
             max_funding_satoshis: MAX_SATOSHIS,
             to_self_delay: 0..=u16::MAX,
             feerates: FeerateRange { min: FeeratePerKw::new(0), max: FeeratePerKw::new(u32::MAX) },
-            channel_types: ChannelType::all().into(),
+            channel_types: ChannelTypes::ALL,
+        }
+    }
+
+    /// What a careful signer signs for: channels up to 10 BTC; delays of 144 to 2016 blocks on
+    /// mainnet, from 4 elsewhere; feerates of 253 to 25,000 sat per 1000 weight units.
+    pub fn for_network(network: Network) -> Self {
+        let shortest = if network == Network::Bitcoin { 144 } else { 4 };
+        Self {
+            max_funding_satoshis: Amount::from_sat(1_000_000_000),
+            to_self_delay: shortest..=2016,
+            feerates: FeerateRange { min: FeeratePerKw::FLOOR, max: FeeratePerKw::new(25_000) },
+            channel_types: ChannelTypes::ALL,
         }
     }
 }
@@ -68,12 +80,17 @@ impl Bounds {
 impl Info {
     /// Narrows what the node is about to offer or accept to what the signer will sign.
     ///
-    /// Bounds that leave nothing make everything be refused.  Channel types are negotiated by
-    /// feature bits and the shortest delay on our own output is not among [`Limits`]: outside of
-    /// those bounds it is [`setup`](crate::ChannelHsm::setup) that refuses.
+    /// Bounds that leave nothing make everything be refused.  The rules of openingd
+    /// ([`Profile::Openingd`]) know neither types nor shortest delays nor largest channels: there
+    /// it is [`setup`](crate::ChannelHsm::setup) that refuses.
+    ///
+    /// [`Profile::Openingd`]: opening_core::Profile::Openingd
     pub fn narrow(&self, limits: &mut Limits, feerates: Option<&mut FeerateRange>) {
-        let Bounds { max_funding_satoshis, to_self_delay, feerates: bounds, .. } = &self.bounds;
+        let Bounds { max_funding_satoshis, to_self_delay, feerates: bounds, channel_types } =
+            &self.bounds;
         limits.max_funding_satoshis = limits.max_funding_satoshis.min(*max_funding_satoshis);
+        limits.channel_types = limits.channel_types.and(*channel_types);
+        limits.min_to_self_delay = limits.min_to_self_delay.max(*to_self_delay.start());
         limits.max_to_self_delay = limits.max_to_self_delay.min(*to_self_delay.end());
         // Not `clamp`, which panics on a range that a signer gave upside down.
         limits.to_self_delay =

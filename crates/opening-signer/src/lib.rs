@@ -33,6 +33,6 @@ pub use hsm::{ChannelHsm, Hsm};
 pub use info::{Bounds, Enforcement, Info, Pipelining};
 #[cfg(feature = "testing")]
 pub use local::ChannelSecrets;
-pub use local::{HsmSecret, LocalHsm};
+pub use local::{HsmSecret, LocalHsm, Rule, SigningPolicy};
 pub use request::{ChannelRef, ChannelSetup, CommitmentRequest};
 pub use verified::Verified;

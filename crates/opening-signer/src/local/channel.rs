@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 
 use super::memory::{Memory, Rebuilt, invalid};
 use super::secret::with_key;
-use super::{Shared, rule};
+use super::{Shared, Validating, rule};
 use crate::error::HsmResult;
 use crate::hsm::ChannelHsm;
 use crate::request::{ChannelRef, ChannelSetup, CommitmentRequest};
@@ -70,7 +70,7 @@ impl LocalChannel {
 
     /// Signs when the record is durable.
     async fn sign(&self, sighash: Message) -> HsmResult<Signature> {
-        if let Some(records) = &self.shared.records
+        if let Some(Validating { records, .. }) = &self.shared.validating
             && let Some(record) = self.memory(|memory| Ok(memory.unrecorded()))?
         {
             // Two calls at once keep the same record twice, which is harmless.
@@ -111,7 +111,8 @@ impl ChannelHsm for LocalChannel {
             return memory.set_up_again(setup);
         }
         let mut rebuilt = None;
-        if let Some(records) = &self.shared.records {
+        if let Some(Validating { policy, records }) = &self.shared.validating {
+            policy.judge(setup)?;
             let new = rebuilt.insert(Rebuilt::from_setup(&self.shared.secp, setup)?);
             new.recorded = records.contains(self.reference, &new.record).await?;
         }

@@ -4,6 +4,7 @@ mod channel;
 #[cfg(feature = "testing")]
 mod fixed;
 mod memory;
+mod policy;
 mod record;
 mod rule;
 mod secret;
@@ -20,7 +21,9 @@ use self::channel::LocalChannel;
 #[cfg(feature = "testing")]
 pub use self::fixed::ChannelSecrets;
 use self::memory::{Memory, invalid};
+pub use self::policy::SigningPolicy;
 use self::record::Records;
+pub use self::rule::Rule;
 use self::secret::ChannelRoot;
 pub use self::secret::HsmSecret;
 use crate::error::HsmResult;
@@ -42,10 +45,15 @@ pub struct LocalHsm {
 struct Shared {
     secp: Secp256k1<All>,
     root: ChannelRoot,
-    /// Only a validating signer has them.
-    records: Option<Records>,
+    validating: Option<Validating>,
     /// The channels that were set up.
     channels: Mutex<HashMap<ChannelRef, Memory>>,
+}
+
+/// What only a validating signer has.
+struct Validating {
+    policy: SigningPolicy,
+    records: Records,
 }
 
 impl Shared {
@@ -63,13 +71,18 @@ impl LocalHsm {
     }
 
     /// Rebuilds each commitment from the channel's setup and signs it only if every byte is equal;
-    /// as fundee only after its own was validated.
+    /// as fundee only after its own was validated.  What it does not sign for, by its `policy` and
+    /// the other [`Rule`]s, it refuses at the setup.
     ///
     /// One record of each channel is in `store` before the first signature leaves, which must be
     /// durable when its `write` returns.  After a restart with the same store a channel can be
     /// signed again with identical bytes, and not differently.
-    pub fn validating(secret: &HsmSecret, store: Arc<dyn KVStore + Send + Sync>) -> Self {
-        Self::new(secret.channel_root(), Some(Records(store)))
+    pub fn validating(
+        secret: &HsmSecret,
+        policy: SigningPolicy,
+        store: Arc<dyn KVStore + Send + Sync>,
+    ) -> Self {
+        Self::new(secret.channel_root(), Some(Validating { policy, records: Records(store) }))
     }
 
     /// A blind signer whose channels all have these secrets.  For tests: two channels with the
@@ -79,17 +92,22 @@ impl LocalHsm {
         Self::new(secrets.into_root(), None)
     }
 
-    fn new(root: ChannelRoot, records: Option<Records>) -> Self {
+    fn new(root: ChannelRoot, validating: Option<Validating>) -> Self {
         let mut secp = Secp256k1::new();
         secp.seeded_randomize(&root.blinding());
-        Self { shared: Arc::new(Shared { secp, root, records, channels: Mutex::default() }) }
+        Self { shared: Arc::new(Shared { secp, root, validating, channels: Mutex::default() }) }
     }
 
     fn enforcement(&self) -> Enforcement {
-        match self.shared.records {
+        match self.shared.validating {
             None => Enforcement::Blind,
             Some(_) => Enforcement::Validating,
         }
+    }
+
+    fn bounds(&self) -> Bounds {
+        let validating = self.shared.validating.as_ref();
+        validating.map_or_else(Bounds::none, |validating| validating.policy.bounds.clone())
     }
 }
 
@@ -107,7 +125,7 @@ impl Hsm for LocalHsm {
     fn info(&self) -> Info {
         Info {
             enforcement: self.enforcement(),
-            bounds: Bounds::none(),
+            bounds: self.bounds(),
             pipelining: Pipelining::OneByOne,
         }
     }

@@ -1,50 +1,147 @@
 //! What a [`LocalHsm`](super::LocalHsm) refuses, each rule with its tag.
+//!
+//! What validating signers are known to refuse, and where it is refused here:
+//!
+//! | refusal | here |
+//! |---|---|
+//! | another channel type than static remote key and zero-fee anchors | no other can be expressed; narrower by [`Rule::ChannelTypeNotSigned`] |
+//! | delays out of bounds, on either side | [`Rule::DelayOutOfBounds`] |
+//! | a `dbid` used again | [`Rule::SetupDiffers`], also after a restart |
+//! | an upfront script that is not ours | [`Rule::ShutdownScriptNotOurs`] |
+//! | a channel too large | [`Rule::FundingTooLarge`] |
+//! | a push of more than there is | [`Rule::CommitmentUnbuildable`] |
+//! | a fundee's balance that is not the push; HTLCs, unknown or repeated outputs; wrong anchors; wrong version, locktime, sequence, input, key, delay, point | [`Rule::TransactionDiffers`]: the transaction is rebuilt and compared whole |
+//! | a feerate out of bounds, without the anchors | [`Rule::FeerateOutOfBounds`] |
+//! | a dust output | [`Rule::DustLimitTooSmall`]: what is below the limits is left out when it is rebuilt |
+//! | other bytes than were signed before | [`Rule::SecondCommitment`] |
+//! | a number that is skipped or repeated | [`Rule::CommitmentNumber`] |
+//! | the peer's commitment before a fundee's own is validated | [`Rule::FundeeValidatesFirst`] |
+//! | a wrong funding output | an invalid request: it is not that of the setup |
+//! | another chain | [`Rule::WrongChain`] |
+//!
+//! Not applicable: a secret given too early, because no call gives one; a point outside of a window,
+//! because a point tells nothing that the peer may not know; a funder's inputs, which are the
+//! wallet's and guarded by the broadcast permit.
 
 use bitcoin::Txid;
 
-use crate::error::HsmError;
+use crate::error::{HsmError, HsmResult};
 
-fn refused(tag: &str, detail: impl Into<String>) -> HsmError {
-    HsmError::Refused { tag: tag.into(), detail: detail.into() }
+/// A rule of [`LocalHsm`](crate::LocalHsm).  A call that breaks one is
+/// [`HsmError::Refused`] with the rule's tag.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Rule {
+    /// Nothing is signed or validated before the setup.
+    SetupMissing,
+    /// A reference names one channel, for ever.
+    SetupDiffers,
+    /// Opening a channel takes commitment 0 and no other.
+    CommitmentNumber,
+    /// Two commitments 0 would be two channels over one funding output.
+    SecondCommitment,
+    /// Without the peer's signature our own is of no use, and it might be for another channel.
+    NotValidated,
+    /// Validating: without a commitment of its own a fundee would depend on the funder's good will.
+    FundeeValidatesFirst,
+    /// Validating: what is signed is what the setup gives, to the byte.
+    TransactionDiffers,
+    /// Validating: a channel of which no commitment can be built is not signed for.
+    CommitmentUnbuildable,
+    /// Validating: the signer is for one chain.
+    WrongChain,
+    /// Validating: [`Bounds::max_funding_satoshis`](crate::Bounds::max_funding_satoshis).
+    FundingTooLarge,
+    /// Validating: [`Bounds::channel_types`](crate::Bounds::channel_types).
+    ChannelTypeNotSigned,
+    /// Validating: [`Bounds::feerates`](crate::Bounds::feerates).
+    FeerateOutOfBounds,
+    /// Validating: [`Bounds::to_self_delay`](crate::Bounds::to_self_delay), on both sides.
+    DelayOutOfBounds,
+    /// Validating: an output that nobody relays would keep the commitment from being mined.
+    DustLimitTooSmall,
+    /// Validating: [`SigningPolicy::shutdown_scripts`](crate::SigningPolicy::shutdown_scripts).
+    ShutdownScriptNotOurs,
 }
 
-/// Nothing is known of the channel yet.
+impl Rule {
+    /// Every rule.
+    pub const ALL: [Self; 15] = [
+        Self::SetupMissing,
+        Self::SetupDiffers,
+        Self::CommitmentNumber,
+        Self::SecondCommitment,
+        Self::NotValidated,
+        Self::FundeeValidatesFirst,
+        Self::TransactionDiffers,
+        Self::CommitmentUnbuildable,
+        Self::WrongChain,
+        Self::FundingTooLarge,
+        Self::ChannelTypeNotSigned,
+        Self::FeerateOutOfBounds,
+        Self::DelayOutOfBounds,
+        Self::DustLimitTooSmall,
+        Self::ShutdownScriptNotOurs,
+    ];
+
+    /// Stable, kebab-case.
+    pub const fn tag(self) -> &'static str {
+        match self {
+            Self::SetupMissing => "setup-missing",
+            Self::SetupDiffers => "setup-differs",
+            Self::CommitmentNumber => "commitment-number",
+            Self::SecondCommitment => "second-commitment",
+            Self::NotValidated => "not-validated",
+            Self::FundeeValidatesFirst => "fundee-validates-first",
+            Self::TransactionDiffers => "transaction-differs",
+            Self::CommitmentUnbuildable => "commitment-unbuildable",
+            Self::WrongChain => "wrong-chain",
+            Self::FundingTooLarge => "funding-too-large",
+            Self::ChannelTypeNotSigned => "channel-type-not-signed",
+            Self::FeerateOutOfBounds => "feerate-out-of-bounds",
+            Self::DelayOutOfBounds => "delay-out-of-bounds",
+            Self::DustLimitTooSmall => "dust-limit-too-small",
+            Self::ShutdownScriptNotOurs => "shutdown-script-not-ours",
+        }
+    }
+
+    pub(super) fn broken(self, detail: impl Into<String>) -> HsmError {
+        HsmError::Refused { tag: self.tag().into(), detail: detail.into() }
+    }
+
+    pub(super) fn holds(self, holds: bool, detail: impl FnOnce() -> String) -> HsmResult<()> {
+        if holds { Ok(()) } else { Err(self.broken(detail())) }
+    }
+}
+
 pub(super) fn setup_missing() -> HsmError {
-    refused("setup-missing", "setup comes before signing and validating")
+    Rule::SetupMissing.broken("setup comes before signing and validating")
 }
 
-/// A reference names one channel, for ever.
 pub(super) fn setup_differs() -> HsmError {
-    refused("setup-differs", "the channel was set up with other content before")
+    Rule::SetupDiffers.broken("the channel was set up with other content before")
 }
 
-/// No commitment can be built, so that none can be signed.
 pub(super) fn unbuildable(reason: opening_core::CommitmentError) -> HsmError {
-    refused("commitment-unbuildable", reason.to_string())
+    Rule::CommitmentUnbuildable.broken(reason.to_string())
 }
 
-/// Opening a channel takes commitment 0 and no other.
 pub(super) fn commitment_number(number: u64) -> HsmError {
-    refused("commitment-number", format!("asked for commitment {number}, opening takes only 0"))
+    Rule::CommitmentNumber.broken(format!("asked for commitment {number}, opening takes only 0"))
 }
 
-/// What was asked for is not what the setup gives.
 pub(super) fn transaction_differs(asked: Txid, rebuilt: Txid) -> HsmError {
     let detail = format!("asked for transaction {asked}, the setup gives {rebuilt}");
-    refused("transaction-differs", detail)
+    Rule::TransactionDiffers.broken(detail)
 }
 
-/// Two commitments 0 would be two channels over one funding output.
 pub(super) fn second_commitment() -> HsmError {
-    refused("second-commitment", "another commitment 0 was asked for before")
+    Rule::SecondCommitment.broken("another commitment 0 was asked for before")
 }
 
-/// Without a commitment of its own a fundee would depend on the funder's good will.
 pub(super) fn fundee_validates_first() -> HsmError {
-    refused("fundee-validates-first", "our commitment was not validated yet")
+    Rule::FundeeValidatesFirst.broken("our commitment was not validated yet")
 }
 
-/// Without the peer's signature our own is of no use, and it might be for another channel.
 pub(super) fn not_validated() -> HsmError {
-    refused("not-validated", "our commitment was not validated since the signer started")
+    Rule::NotValidated.broken("our commitment was not validated since the signer started")
 }

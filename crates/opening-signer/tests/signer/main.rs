@@ -4,6 +4,7 @@
 
 mod derivation;
 mod info;
+mod limits;
 mod pair;
 mod recorded;
 mod recordings;

@@ -13,7 +13,7 @@ use opening_core::{
 };
 use opening_signer::{
     ChannelHsm, ChannelRef, ChannelSetup, CommitmentRequest, Enforcement, Hsm, HsmError, HsmResult,
-    HsmSecret, LocalHsm,
+    HsmSecret, LocalHsm, SigningPolicy,
 };
 
 use crate::store::MemoryStore;
@@ -28,10 +28,15 @@ pub(crate) fn node_id(byte: u8) -> PublicKey {
     node(byte).node_key().public_key(&Secp256k1::new())
 }
 
+/// What validating signers are told here.
+pub(crate) fn policy() -> SigningPolicy {
+    SigningPolicy::for_network(bitcoin::Network::Regtest)
+}
+
 pub(crate) fn signer(byte: u8, enforcement: Enforcement, store: &Arc<MemoryStore>) -> LocalHsm {
     match enforcement {
         Enforcement::Blind => LocalHsm::blind(&node(byte)),
-        Enforcement::Validating => LocalHsm::validating(&node(byte), store.clone()),
+        Enforcement::Validating => LocalHsm::validating(&node(byte), policy(), store.clone()),
     }
 }
 
