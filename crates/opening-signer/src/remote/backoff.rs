@@ -1,12 +1,13 @@
-//! Pauses between attempts to reach a signer.
+//! How long to wait before connecting again.
 
 use std::time::Duration;
 
-const FIRST: Duration = Duration::from_millis(50);
+/// After the first failure.
+const FIRST: Duration = Duration::from_millis(100);
+/// A signer that comes back after a night is found within this time.
 const LONGEST: Duration = Duration::from_secs(5);
 
-/// The pauses double up to a longest one, so that a signer that starts is found soon and one that
-/// is gone for the night is not hammered.
+/// Pauses between attempts: each is twice the one before, up to a cap.
 #[derive(Debug)]
 pub(super) struct Backoff {
     next: Duration,
@@ -17,11 +18,16 @@ impl Backoff {
         Self { next: FIRST }
     }
 
-    /// How long to wait before the next attempt.
-    pub(super) fn next(&mut self) -> Duration {
+    /// The pause before the next attempt.
+    pub(super) fn pause(&mut self) -> Duration {
         let pause = self.next;
         self.next = LONGEST.min(pause * 2);
         pause
+    }
+
+    /// The other side is there again.
+    pub(super) fn reset(&mut self) {
+        self.next = FIRST;
     }
 }
 
@@ -30,9 +36,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pauses_double_up_to_the_longest() {
+    fn pauses_double_up_to_the_cap_and_start_over_after_success() {
         let mut backoff = Backoff::new();
-        let milliseconds: Vec<_> = (0..9).map(|_| backoff.next().as_millis()).collect();
-        assert_eq!(milliseconds, [50, 100, 200, 400, 800, 1600, 3200, 5000, 5000]);
+        let pauses: Vec<u128> = (0..8).map(|_| backoff.pause().as_millis()).collect();
+        assert_eq!(pauses, [100, 200, 400, 800, 1600, 3200, 5000, 5000]);
+        backoff.reset();
+        assert_eq!(backoff.pause(), FIRST);
     }
 }

@@ -112,7 +112,7 @@ impl Keeper {
             }
             let mut backoff = Backoff::new();
             loop {
-                sleep(backoff.next()).await;
+                sleep(backoff.pause()).await;
                 match self.connect().await {
                     Ok(up) => {
                         log::info!("connected to hsmd again");
