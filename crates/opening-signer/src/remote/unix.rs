@@ -10,9 +10,12 @@ use std::io::{self, ErrorKind};
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use async_trait::async_trait;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use tokio::net::{UnixListener, UnixStream};
+
+use super::{Connect, Stream};
 
 /// Connects to the signer that listens at `path`, or to the node that waits for one there.
 ///
@@ -23,6 +26,34 @@ pub async fn connect(path: &Path) -> io::Result<UnixStream> {
     })?;
     check_peer(&stream, path)?;
     Ok(stream)
+}
+
+/// Dials the signer that listens at a path, each time anew.
+#[derive(Clone, Debug)]
+pub struct UnixDialer {
+    path: PathBuf,
+}
+
+impl UnixDialer {
+    /// For the signer at `path`.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self { path: path.into() }
+    }
+}
+
+#[async_trait]
+impl Connect for UnixDialer {
+    async fn connect(&mut self) -> io::Result<Box<dyn Stream>> {
+        Ok(Box::new(connect(&self.path).await?))
+    }
+}
+
+/// A node that waits until its signer dials.
+#[async_trait]
+impl Connect for SignerSocket {
+    async fn connect(&mut self) -> io::Result<Box<dyn Stream>> {
+        Ok(Box::new(self.accept().await?))
+    }
 }
 
 /// A Unix socket on which a signer waits for its node, or a node for its signer.
