@@ -8,5 +8,6 @@ mod crowd;
 mod flood;
 mod raw;
 mod reconnect;
+mod tls;
 mod unix;
 mod world;
