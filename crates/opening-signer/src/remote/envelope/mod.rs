@@ -19,6 +19,8 @@ mod calls;
 mod client;
 mod connection;
 mod failure;
+#[cfg(test)]
+mod golden;
 mod hello;
 mod link;
 mod messages;
