@@ -71,7 +71,7 @@ async fn our_node_keeps_to_what_the_hello_allows() {
 #[tokio::test(start_paused = true)]
 async fn a_channel_with_too_many_requests_is_told_so_and_the_others_go_on() {
     let (mut node, _served, _stop) = serve(Scripted::new(|call| match call {
-        Call::PerCommitmentPoint => Fate::After(Duration::from_secs(1)),
+        Call::PerCommitmentPoint => Fate::After(Duration::from_millis(5)),
         _ => Fate::Go,
     }));
     node.greet().await;
@@ -215,4 +215,39 @@ async fn a_node_that_closes_in_the_middle_ends_the_connection() {
     node.0.write_all(&[0, 0]).await.unwrap();
     drop(node);
     assert_eq!(served.await.unwrap().unwrap_err().code(), "link-lost");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_does_not_even_ping_is_closed() {
+    let (mut node, served, _stop) = serve(never());
+    node.greet().await;
+    for _ in 0..3 {
+        tokio::time::sleep(Duration::from_secs(59)).await;
+        node.send(&[0, 6, 0, 0, 0, 0, 0, 0, 0, 1]).await;
+        assert_eq!(node.receive().await.unwrap(), [0, 7, 0, 0, 0, 0, 0, 0, 0, 1]);
+    }
+    tokio::time::sleep(Duration::from_secs(61)).await;
+    assert_eq!(served.await.unwrap().unwrap_err().code(), "link-silent");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_channel_has_one_request_under_way_whatever_connection_it_came_by() {
+    let signer = Scripted::new(|_| Fate::After(Duration::from_millis(5)));
+    let server = EnvelopeServer::new(Arc::new(Shared(signer.clone())), ChainHash::REGTEST);
+    let server = Arc::new(server);
+    let mut nodes = Vec::new();
+    for _ in 0..3 {
+        let (near, far) = duplex(4096);
+        let server = Arc::clone(&server);
+        tokio::spawn(async move { server.serve(far, std::future::pending()).await });
+        let mut node = Raw(near);
+        node.greet().await;
+        node.send(&request(1, 1, 30, &[])).await;
+        nodes.push(node);
+    }
+    for node in &mut nodes {
+        assert_eq!(node.receive().await.unwrap()[1], 4);
+    }
+    assert_eq!(signer.count(Call::Channel), 3);
+    assert_eq!(signer.most_at_once.load(Ordering::SeqCst), 1);
 }

@@ -5,9 +5,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use opening_signer::{Bounds, Call, Enforcement, Hsm, HsmError, Info, Pipelining};
+use tokio::io::duplex;
 use tokio::time::sleep;
 
-use crate::world::{Fate, Opening, Scripted, World, open, reference};
+use crate::raw::{Raw, good_hello, id_of, reply};
+use crate::world::{Fate, Opening, Scripted, World, connect, ends, open, reference};
 
 /// Loses the reply to the first call of this kind.
 fn loses_one(lost: Call) -> Arc<Scripted> {
@@ -79,8 +81,8 @@ async fn a_server_killed_during_a_call_leaves_it_indeterminate() {
 
 #[tokio::test(start_paused = true)]
 async fn a_dead_signer_is_known_and_what_was_never_sent_is_unavailable() {
-    let (sender, connector) = crate::world::ends();
-    let connecting = crate::world::connect(connector);
+    let (sender, connector) = ends();
+    let connecting = connect(connector);
     let serving = crate::world::serve_once(&sender, Scripted::new(|_| Fate::Go));
     let (hsm, server) = tokio::join!(connecting, serving);
     hsm.health().unwrap();
@@ -118,4 +120,98 @@ async fn a_signer_that_changed_its_rules_is_refused_with_a_code() {
         open(&world.hsm, 1).await.unwrap();
         assert_eq!(world.hsm.info(), strict);
     }
+}
+
+/// The reply to a failed request.
+fn deferred(id: u64) -> Vec<u8> {
+    [&[0, 5][..], &id.to_be_bytes(), &[3, 0, 0, 0, 0]].concat()
+}
+
+/// A channel opened by a quiet signer, to have something to ask for.
+async fn something() -> Opening {
+    let quiet = World::new(vec![Scripted::new(|_| Fate::Go)]).await;
+    let channel = quiet.hsm.channel(reference(1)).await.unwrap();
+    Opening::new(&*channel, 1).await
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_a_break_the_same_bytes_come_behind_what_was_told_before() {
+    let opening = something().await;
+    let (sender, connector) = ends();
+    let hello = good_hello();
+    let signing = async {
+        let (near, far) = duplex(1 << 16);
+        sender.send(near).unwrap();
+        let mut first = Raw(far);
+        first.answer_hello(&hello).await;
+        let channel = first.receive().await.unwrap();
+        first.send(&reply(id_of(&channel), 130, &[])).await;
+        let (setup, sign) = (first.receive().await.unwrap(), first.receive().await.unwrap());
+        first.send(&reply(id_of(&setup), 131, &[])).await;
+        // The reply to the signature is lost.
+        sleep(Duration::from_millis(1)).await;
+        drop(first);
+
+        let (near, far) = duplex(1 << 16);
+        sender.send(near).unwrap();
+        let mut second = Raw(far);
+        second.answer_hello(&hello).await;
+        for expected in [&channel, &setup, &sign] {
+            assert_eq!(second.receive().await.as_ref(), Some(expected));
+        }
+        second.send(&reply(id_of(&channel), 130, &[])).await;
+        second.send(&reply(id_of(&setup), 131, &[])).await;
+        second.send(&deferred(id_of(&sign))).await;
+        second
+    };
+    let opened = async {
+        let hsm = connect(connector).await;
+        let channel = hsm.channel(reference(1)).await.unwrap();
+        let fund = opening.fund(&*channel).await;
+        (hsm, fund)
+    };
+    let ((hsm, fund), _second) = tokio::join!(opened, signing);
+    assert_eq!(fund, Err(HsmError::Deferred));
+    hsm.health().unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_depends_on_a_failure_is_not_sent_again_after_a_break() {
+    let opening = something().await;
+    let (sender, connector) = ends();
+    let hello = good_hello();
+    let signing = async {
+        let (near, far) = duplex(1 << 16);
+        sender.send(near).unwrap();
+        let mut first = Raw(far);
+        first.answer_hello(&hello).await;
+        let channel = first.receive().await.unwrap();
+        first.send(&reply(id_of(&channel), 130, &[])).await;
+        let setup = first.receive().await.unwrap();
+        first.receive().await.unwrap();
+        first.send(&deferred(id_of(&setup))).await;
+        sleep(Duration::from_millis(1)).await;
+        drop(first);
+
+        let (near, far) = duplex(1 << 16);
+        sender.send(near).unwrap();
+        let mut second = Raw(far);
+        second.answer_hello(&hello).await;
+        // The next is a ping.
+        assert_eq!(second.receive().await.unwrap()[..2], [0, 6]);
+    };
+    let opened = async {
+        let hsm = connect(connector).await;
+        let channel = hsm.channel(reference(1)).await.unwrap();
+        let request = opening.request(&opening.theirs);
+        let both = tokio::join!(
+            biased;
+            channel.setup(&opening.setup),
+            channel.sign_counterparty_commitment(&request),
+        );
+        (hsm, both)
+    };
+    let ((_hsm, (setup, sign)), ()) = tokio::join!(opened, signing);
+    assert_eq!(setup, Err(HsmError::Deferred));
+    assert_eq!(sign, Err(HsmError::Aborted));
 }

@@ -31,7 +31,8 @@ pub struct EnvelopeOptions {
     /// For one call, with all connecting and sending again.  Should be shorter than the node's own
     /// deadline, so that the reason is known.
     pub deadline: Duration,
-    /// Between two pings.  After twice that without a sign of life the connection is given up.
+    /// Between two pings, at most 30 seconds.  After twice that without a sign of life the
+    /// connection is given up.
     pub keep_alive: Duration,
 }
 

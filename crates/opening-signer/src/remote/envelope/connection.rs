@@ -19,6 +19,10 @@ use crate::remote::frame::{read_frame, write_frame};
 
 /// For connecting, and for the signer's first message.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(10);
+/// A server closes a node that it has not heard of for twice that time.
+const MAX_KEEP_ALIVE: Duration = Duration::from_secs(30);
+/// A connection that lasts so long is no failure: the pauses start over.
+const LASTING: Duration = Duration::from_secs(5);
 /// For the signer to take a request.
 const WRITE_PATIENCE: Duration = Duration::from_secs(30);
 
@@ -57,9 +61,10 @@ impl Shared {
 pub(super) async fn keep_connected(
     shared: Arc<Shared>,
     mut connector: Box<dyn Connect>,
-    options: EnvelopeOptions,
+    mut options: EnvelopeOptions,
     changed: watch::Sender<()>,
 ) {
+    options.keep_alive = options.keep_alive.min(MAX_KEEP_ALIVE);
     let mut backoff = Backoff::new();
     loop {
         let ended = match timeout(CONNECT_PATIENCE, connector.connect()).await {
@@ -72,11 +77,15 @@ pub(super) async fn keep_connected(
                     Ok(()) => {
                         log::info!("connected to the signer");
                         changed.send_replace(());
-                        backoff.reset();
-                        tokio::select! {
+                        let begun = Instant::now();
+                        let ended = tokio::select! {
                             ended = read(&shared, &options, &mut reader) => ended,
                             ended = write(&shared, &options, &mut writer) => ended,
+                        };
+                        if begun.elapsed() >= LASTING {
+                            backoff.reset();
                         }
+                        ended
                     }
                 }
             }

@@ -73,6 +73,7 @@ impl Context {
         };
         known.signer = Some(Arc::clone(&signer));
         Ok(match body {
+            // Forgetting has ended above.
             Body::Channel | Body::ForgetChannel => Answer::Channel,
             Body::Pubkeys => Answer::Pubkeys(Box::new(signer.pubkeys().await?)),
             Body::PerCommitmentPoint(number) => {

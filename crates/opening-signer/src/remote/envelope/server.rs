@@ -32,6 +32,8 @@ const SLACK: usize = 16;
 const MAX_CHANNELS: usize = 16_384;
 /// For the node's first message.
 const HELLO_PATIENCE: Duration = Duration::from_secs(10);
+/// Without any message: a node pings more often than that.
+const NODE_PATIENCE: Duration = Duration::from_secs(60);
 /// For the node to take an answer.
 const WRITE_PATIENCE: Duration = Duration::from_secs(30);
 /// For what is under way when the server stops.
@@ -124,13 +126,16 @@ async fn read(
     reader: &mut (impl AsyncRead + Unpin),
     requests: mpsc::Sender<FromNode>,
 ) -> Result<(), LinkError> {
-    while let Some(frame) = read_frame(reader).await? {
+    loop {
+        let frame = timeout(NODE_PATIENCE, read_frame(reader))
+            .await
+            .map_err(|_| LinkError::Silent("it does not even ping"))??;
+        let Some(frame) = frame else { return Ok(()) };
         if requests.send(FromNode::decode(&frame)?).await.is_err() {
             // It stops, and says when it has.
             return std::future::pending().await;
         }
     }
-    Ok(())
 }
 
 async fn write(
