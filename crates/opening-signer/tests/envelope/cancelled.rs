@@ -74,3 +74,20 @@ async fn a_call_dropped_while_the_signer_is_away_is_not_made_when_it_comes_back(
     hsm.channel(reference(2)).await.map(|_| ()).unwrap();
     assert_eq!(*back.calls.lock().unwrap(), [(Call::Channel, 2)]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_call_dropped_after_it_was_sent_is_not_sent_again_after_a_break() {
+    let (sender, connector) = ends();
+    let connecting = connect(connector);
+    let slow = Scripted::new(|_| Fate::After(Duration::from_secs(1)));
+    let first = crate::world::serve_once(&sender, slow.clone());
+    let (hsm, first) = tokio::join!(connecting, first);
+    assert!(timeout(Duration::from_millis(5), hsm.channel(reference(1))).await.is_err());
+    assert_eq!(*slow.calls.lock().unwrap(), [(Call::Channel, 1)]);
+    first.abort();
+    sleep(Duration::from_millis(10)).await;
+    let back = Scripted::new(|_| Fate::Go);
+    let _second = crate::world::serve_once(&sender, back.clone()).await;
+    hsm.channel(reference(2)).await.map(|_| ()).unwrap();
+    assert_eq!(*back.calls.lock().unwrap(), [(Call::Channel, 2)]);
+}

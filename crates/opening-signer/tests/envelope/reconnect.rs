@@ -52,18 +52,20 @@ async fn a_signer_that_forgot_everything_is_told_again_what_it_has_to_know() {
 
 #[tokio::test(start_paused = true)]
 async fn a_deferral_of_what_is_told_again_defers_what_needs_it() {
-    let forgetful = loses_one(Call::SignCounterpartyCommitment);
+    let forgetful = loses_one(Call::ValidateHolderCommitment);
     let times = AtomicUsize::new(0);
     let slow = Scripted::new(move |call| match call {
         Call::Setup if times.fetch_add(1, Ordering::SeqCst) == 0 => Fate::Defer,
         _ => Fate::Go,
     });
-    let world = World::new(vec![forgetful, slow]).await;
+    let world = World::new(vec![forgetful, slow.clone()]).await;
     let channel = world.hsm.channel(reference(1)).await.unwrap();
     let opening = Opening::new(&*channel, 1).await;
-    // What was told again is deferred, and so is what needs it; then all of it is repeated.
-    assert_eq!(opening.fund(&*channel).await, Err(HsmError::Deferred));
     opening.fund(&*channel).await.unwrap();
+    assert_eq!(opening.validate(&*channel).await, Err(HsmError::Deferred));
+    // Told again once more.
+    opening.validate(&*channel).await.unwrap();
+    assert_eq!(slow.count(Call::Setup), 2);
 }
 
 #[tokio::test(start_paused = true)]

@@ -4,10 +4,17 @@ use std::fs::{self, Permissions};
 use std::io::ErrorKind;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
 
-use opening_signer::remote::unix::{SignerSocket, connect};
+use bitcoin::constants::ChainHash;
+use opening_signer::remote::unix::{SignerSocket, UnixDialer, connect};
+use opening_signer::remote::{EnvelopeServer, EnvelopedHsm};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::task::JoinSet;
+
+use crate::world::{Fate, Scripted, Shared, open, options};
 
 /// Ours alone, whatever the umask is.
 fn private() -> TempDir {
@@ -126,4 +133,41 @@ async fn without_a_listener_the_error_names_the_path() {
     let error = connect(&path).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotFound);
     assert!(error.to_string().contains("signer.sock"), "{error}");
+}
+
+fn server() -> EnvelopeServer {
+    let signer = Scripted::new(|_| Fate::After(Duration::from_millis(5)));
+    EnvelopeServer::new(Arc::new(Shared(signer)), ChainHash::REGTEST)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_dials_its_signer_and_opens_many_channels_at_once() {
+    let base = private();
+    let path = base.path().join("signer.sock");
+    let socket = SignerSocket::bind(&path).unwrap();
+    tokio::spawn(async move {
+        let stream = socket.accept().await.unwrap();
+        server().serve(stream, std::future::pending()).await
+    });
+    let hsm = EnvelopedHsm::connect(UnixDialer::new(&path), options()).await.unwrap();
+    let hsm = Arc::new(hsm);
+    let mut openings = JoinSet::new();
+    for dbid in 1..=200 {
+        let hsm = Arc::clone(&hsm);
+        openings.spawn(async move { open(&*hsm, dbid).await.unwrap() });
+    }
+    assert_eq!(openings.join_all().await.len(), 200);
+}
+
+#[tokio::test]
+async fn a_signer_dials_its_node() {
+    let base = private();
+    let path = base.path().join("node.sock");
+    let socket = SignerSocket::bind(&path).unwrap();
+    tokio::spawn(async move {
+        let stream = connect(&path).await.unwrap();
+        server().serve(stream, std::future::pending()).await
+    });
+    let hsm = EnvelopedHsm::connect(socket, options()).await.unwrap();
+    open(&hsm, 1).await.unwrap();
 }
