@@ -25,6 +25,16 @@ impl ChannelTypes {
         Self(self.0 & other.0)
     }
 
+    /// As a byte, to be stored or sent: bit n is for the nth of [`ChannelType::all`].
+    pub const fn to_bits(self) -> u8 {
+        self.0
+    }
+
+    /// From such a byte.
+    pub const fn from_bits(bits: u8) -> Self {
+        Self(bits)
+    }
+
     /// Each of them.
     pub fn iter(self) -> impl Iterator<Item = ChannelType> {
         ChannelType::all().into_iter().filter(move |&channel_type| self.contains(channel_type))
@@ -64,6 +74,8 @@ mod tests {
                 ChannelType::all().into_iter().filter(|it| *it != one).collect();
             assert_eq!(only.and(rest), ChannelTypes::NONE);
             assert_eq!(rest.iter().count(), 7);
+            assert_eq!(ChannelTypes::from_bits(rest.to_bits()), rest);
+            assert_eq!(only.to_bits(), !rest.to_bits());
         }
     }
 }

@@ -148,7 +148,9 @@ fn signer_hello() -> SignerHello {
                     min: FeeratePerKw::new(253),
                     max: FeeratePerKw::new(25_000),
                 },
-                channel_types: vec![ChannelType::STATIC_REMOTEKEY, ChannelType::ANCHORS],
+                channel_types: [ChannelType::STATIC_REMOTEKEY, ChannelType::ANCHORS]
+                    .into_iter()
+                    .collect(),
             },
             pipelining: Pipelining::InOrder,
         },

@@ -2,7 +2,7 @@
 
 use bitcoin::Amount;
 use bitcoin::constants::ChainHash;
-use opening_core::{ChannelType, FeeratePerKw, FeerateRange};
+use opening_core::{ChannelTypes, FeeratePerKw, FeerateRange};
 
 use super::link::LinkError;
 use crate::info::{Bounds, Enforcement, Info, Pipelining};
@@ -105,9 +105,7 @@ fn put_info(message: &mut Vec<u8>, info: &Info) {
     message.put_u16(*bounds.to_self_delay.end());
     message.put_u32(bounds.feerates.min.to_sat_per_kw());
     message.put_u32(bounds.feerates.max.to_sat_per_kw());
-    let types = ChannelType::all().into_iter().enumerate();
-    let bit = |(index, one)| u8::from(bounds.channel_types.contains(&one)) << index;
-    message.put(&[types.map(bit).fold(0, |bits, bit| bits | bit)]);
+    message.put(&[bounds.channel_types.to_bits()]);
     message.put_bool(*pipelining == Pipelining::InOrder);
 }
 
@@ -122,10 +120,7 @@ fn info(reader: &mut Reader<'_>) -> Result<Info, Malformed> {
         min: FeeratePerKw::new(reader.u32("the lowest feerate")?),
         max: FeeratePerKw::new(reader.u32("the highest feerate")?),
     };
-    let bits = reader.u8("the channel types")?;
-    let types = ChannelType::all().into_iter().enumerate();
-    let channel_types =
-        types.filter(|(index, _)| bits >> index & 1 == 1).map(|(_, one)| one).collect();
+    let channel_types = ChannelTypes::from_bits(reader.u8("the channel types")?);
     let pipelining = match reader.bool("the pipelining")? {
         false => Pipelining::OneByOne,
         true => Pipelining::InOrder,
