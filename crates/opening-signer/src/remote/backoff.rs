@@ -19,7 +19,7 @@ impl Backoff {
     }
 
     /// The pause before the next attempt.
-    pub(super) fn pause(&mut self) -> Duration {
+    pub(super) fn next(&mut self) -> Duration {
         let pause = self.next;
         self.next = LONGEST.min(pause * 2);
         pause
@@ -38,9 +38,9 @@ mod tests {
     #[test]
     fn pauses_double_up_to_the_cap_and_start_over_after_success() {
         let mut backoff = Backoff::new();
-        let pauses: Vec<u128> = (0..8).map(|_| backoff.pause().as_millis()).collect();
+        let pauses: Vec<u128> = (0..8).map(|_| backoff.next().as_millis()).collect();
         assert_eq!(pauses, [100, 200, 400, 800, 1600, 3200, 5000, 5000]);
         backoff.reset();
-        assert_eq!(backoff.pause(), FIRST);
+        assert_eq!(backoff.next(), FIRST);
     }
 }

@@ -1,10 +1,12 @@
 //! Signers in other processes and on other machines, and serving one to them.
 //!
-//! * [`EnvelopedHsm`]: a signer behind the enveloped wire, many channels and requests at once over
-//!   one connection; [`EnvelopeServer`] puts any [`Hsm`](crate::Hsm) behind it.
-//! * [`HsmdHsm`]: a signer behind the wire of Core Lightning's hsmd; [`serve_hsmd`] puts any
-//!   [`Hsm`](crate::Hsm) behind it.
-//! * [`unix`]: the sockets between two processes of one user; [`tls`]: between two machines.
+//! * [`EnvelopedHsm`]: a signer behind the enveloped wire, with many channels on one connection,
+//!   and [`EnvelopeServer`], which puts any [`Hsm`](crate::Hsm) behind it.
+//! * [`HsmdHsm`]: a signer behind the wire of Core Lightning's hsmd, and [`serve_hsmd`], which puts
+//!   any [`Hsm`](crate::Hsm) behind it.
+//! * [`unix`]: the sockets between two processes of one user.
+//! * [`tls`]: connections between two machines, with pinned keys.
+//! * [`Connect`]: how a node gets its connection, with any other transport.
 
 mod backoff;
 mod codec;

@@ -128,3 +128,24 @@ async fn every_call_crosses() {
     let nameless = world.hsm.channel(reference(0)).await.map(|_| ());
     assert!(matches!(nameless, Err(HsmError::InvalidRequest(_))));
 }
+
+#[tokio::test]
+async fn a_fundee_sets_up_validates_and_signs_in_one_go() {
+    let signer = Scripted::new(|_| Fate::After(Duration::from_millis(1)));
+    let world = World::new(vec![signer.clone()]).await;
+    let channel = world.hsm.channel(reference(1)).await.unwrap();
+    let opening = Opening::new(&*channel, 1).await;
+    let request = opening.request(&opening.theirs);
+    let (setup, validated, signature) = tokio::join!(
+        biased;
+        channel.setup(&opening.setup),
+        opening.validate(&*channel),
+        channel.sign_counterparty_commitment(&request),
+    );
+    setup.unwrap();
+    validated.unwrap();
+    signature.unwrap();
+    let calls: Vec<Call> = signer.calls.lock().unwrap().iter().map(|(call, _)| *call).collect();
+    let in_order = [Call::Setup, Call::ValidateHolderCommitment, Call::SignCounterpartyCommitment];
+    assert_eq!(calls[calls.len() - 3..], in_order);
+}

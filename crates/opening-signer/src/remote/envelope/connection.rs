@@ -93,7 +93,7 @@ pub(super) async fn keep_connected(
         log::warn!("no connection to the signer ({}): {ended}", ended.code());
         shared.calls().down(ended);
         changed.send_replace(());
-        sleep(backoff.pause()).await;
+        sleep(backoff.next()).await;
     }
 }
 
