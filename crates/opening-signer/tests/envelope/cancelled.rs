@@ -1,20 +1,22 @@
 //! Calls whose callers go away.
 
 use std::pin::pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Waker};
 use std::time::Duration;
 
-use opening_signer::{Call, Hsm};
+use opening_signer::{Call, Hsm, HsmError};
 use tokio::io::duplex;
 use tokio::time::{sleep, timeout};
 
 use crate::raw::{Raw, good_hello, id_of, reply};
 use crate::world::{Fate, Opening, Scripted, World, connect, ends, reference};
 
+const TRIP: Duration = Duration::from_millis(5);
+
 #[tokio::test(start_paused = true)]
 async fn a_call_dropped_at_any_moment_leaves_the_next_ones_good() {
-    let trip = Duration::from_millis(5);
-    let world = World::new(vec![Scripted::new(move |_| Fate::After(trip))]).await;
+    let world = World::new(vec![Scripted::new(|_| Fate::After(TRIP))]).await;
     let channel = world.hsm.channel(reference(1)).await.unwrap();
     let opening = Opening::new(&*channel, 1).await;
     let expected = opening.fund(&*channel).await.unwrap();
@@ -90,4 +92,22 @@ async fn a_call_dropped_after_it_was_sent_is_not_sent_again_after_a_break() {
     let _second = crate::world::serve_once(&sender, back.clone()).await;
     hsm.channel(reference(2)).await.map(|_| ()).unwrap();
     assert_eq!(*back.calls.lock().unwrap(), [(Call::Channel, 2)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_does_not_depend_on_one_whose_caller_has_gone() {
+    let times = AtomicUsize::new(0);
+    // The first setup is deferred, after its caller has gone; the next is good.
+    let signer = Scripted::new(move |call| match call {
+        Call::Setup if times.fetch_add(1, Ordering::SeqCst) == 0 => Fate::DeferAfter(TRIP),
+        _ => Fate::After(TRIP),
+    });
+    let world = World::new(vec![signer.clone()]).await;
+    let channel = world.hsm.channel(reference(1)).await.unwrap();
+    let opening = Opening::new(&*channel, 1).await;
+    assert!(timeout(TRIP / 2, opening.fund(&*channel)).await.is_err());
+    assert_eq!(signer.count(Call::Setup), 1);
+    // Joins the deferred one, and is told so; the driver asks again.
+    assert_eq!(opening.fund(&*channel).await, Err(HsmError::Deferred));
+    opening.fund(&*channel).await.unwrap();
 }

@@ -32,6 +32,8 @@ pub(crate) enum Fate {
     /// Takes so long.
     After(Duration),
     Defer,
+    /// Takes so long to be deferred.
+    DeferAfter(Duration),
     /// Carried out, and then the connection is gone.
     LoseReply,
 }
@@ -84,11 +86,11 @@ impl Scripted {
         let now = self.at_once.fetch_add(1, Ordering::SeqCst) + 1;
         self.most_at_once.fetch_max(now, Ordering::SeqCst);
         let fate = (self.meet)(call);
-        if let Fate::After(pause) = fate {
+        if let Fate::After(pause) | Fate::DeferAfter(pause) = fate {
             tokio::time::sleep(pause).await;
         }
         self.at_once.fetch_sub(1, Ordering::SeqCst);
-        if matches!(fate, Fate::Defer) {
+        if matches!(fate, Fate::Defer | Fate::DeferAfter(_)) {
             return Err(HsmError::Deferred);
         }
         let done = act.await;

@@ -125,7 +125,9 @@ impl Calls {
         let mut after = 0;
         if is_in_order(call) {
             let mut told = memory.told();
-            if self.pending.contains_key(&told.last) {
+            // Not on one whose caller has gone: nobody would learn why this one is aborted.
+            let last = self.pending.get(&told.last);
+            if last.is_some_and(|last| !last.answer.is_closed()) {
                 after = told.last;
             }
             told.last = id;
