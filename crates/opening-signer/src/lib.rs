@@ -6,6 +6,7 @@
 //! * [`Info`]: what it enforces and within which bounds.
 //! * [`LocalHsm`]: a signer in this process, with the keys that Core Lightning's hsmd derives
 //!   from the same [`HsmSecret`].
+//! * [`ChannelMemory`]: what a signer has to remember, for whoever writes one.
 //! * [`Verified`]: a signer whose answers are not taken on trust.
 //! * `remote` (with the feature of that name): signers in other processes and on other machines,
 //!   and serving one to them.
@@ -20,6 +21,7 @@ mod info;
 #[cfg(feature = "ldk")]
 pub mod ldk;
 mod local;
+mod memory;
 #[cfg(feature = "remote")]
 pub mod remote;
 mod request;
@@ -34,5 +36,6 @@ pub use info::{Bounds, Enforcement, Info, Pipelining};
 #[cfg(feature = "testing")]
 pub use local::ChannelSecrets;
 pub use local::{HsmSecret, LocalHsm, Rule, SigningPolicy};
+pub use memory::ChannelMemory;
 pub use request::{ChannelRef, ChannelSetup, CommitmentRequest};
 pub use verified::Verified;

@@ -5,15 +5,16 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bitcoin::secp256k1::ecdsa::Signature;
 use bitcoin::secp256k1::{Message, PublicKey};
+use opening_core::ChannelKeys;
 use opening_core::secrets::{generate_from_seed, secret_index};
-use opening_core::{ChannelKeys, Side};
 use zeroize::Zeroizing;
 
-use super::memory::{Memory, Rebuilt, invalid};
+use super::memory::{Memory, Rebuilt};
 use super::secret::with_key;
 use super::{Shared, Validating, rule};
-use crate::error::HsmResult;
+use crate::error::{HsmError, HsmResult};
 use crate::hsm::ChannelHsm;
+use crate::memory::{ChannelMemory, invalid};
 use crate::request::{ChannelRef, ChannelSetup, CommitmentRequest};
 
 /// Knows of the channel's secrets the two that opening uses; the keys of the others are derived
@@ -56,18 +57,6 @@ impl LocalChannel {
         act(channels.get_mut(&self.reference).ok_or_else(rule::setup_missing)?)
     }
 
-    /// What was announced to the peer is what is signed for.
-    fn is_of_this_channel(&self, setup: &ChannelSetup) -> HsmResult<()> {
-        let local = &setup.parameters.local;
-        if local.keys != self.keys {
-            return Err(invalid("the setup's local keys are not this channel's"));
-        }
-        if local.first_per_commitment_point != self.first_per_commitment_point {
-            return Err(invalid("the setup's local per-commitment point is not this channel's"));
-        }
-        Ok(())
-    }
-
     /// Signs when the record is durable.
     async fn sign(&self, sighash: Message) -> HsmResult<Signature> {
         if let Some(Validating { records, .. }) = &self.shared.validating
@@ -106,7 +95,8 @@ impl ChannelHsm for LocalChannel {
     }
 
     async fn setup(&self, setup: &ChannelSetup) -> HsmResult<()> {
-        self.is_of_this_channel(setup)?;
+        let first_point = &self.first_per_commitment_point;
+        let channel = ChannelMemory::set_up(setup, &self.keys, first_point)?;
         if let Some(memory) = self.shared.channels().get(&self.reference) {
             return memory.set_up_again(setup);
         }
@@ -120,7 +110,7 @@ impl ChannelHsm for LocalChannel {
         let mut channels = self.shared.channels();
         channels
             .entry(self.reference)
-            .or_insert_with(|| Memory::new(setup.clone(), rebuilt))
+            .or_insert_with(|| Memory::new(channel, rebuilt))
             .set_up_again(setup)
     }
 
@@ -137,10 +127,11 @@ impl ChannelHsm for LocalChannel {
         request: &CommitmentRequest<'_>,
         signature: &Signature,
     ) -> HsmResult<()> {
-        self.memory(|memory| memory.check(Side::Local, request))?;
+        self.memory(|memory| memory.is_ours(request))?;
+        // Without the lock: other channels do not wait for it.
         let their_key = &request.parameters.remote.keys.funding_pubkey;
         if !request.commitment.is_signed_by(&self.shared.secp, signature, their_key) {
-            return Err(crate::HsmError::BadCounterpartySignature);
+            return Err(HsmError::BadCounterpartySignature);
         }
         self.memory(|memory| memory.validated(request))
     }

@@ -1,22 +1,19 @@
-//! What a signer remembers of a channel since its setup, and what follows from it.
+//! What a [`LocalHsm`](super::LocalHsm) remembers of a channel, blind or validating.
 
 use bitcoin::secp256k1::{Message, Secp256k1, Verification};
 use opening_core::{Commitment, Side};
 
 use super::record::Record;
 use super::rule;
-use crate::error::{HsmError, HsmResult};
+use crate::error::HsmResult;
+use crate::memory::ChannelMemory;
 use crate::request::{ChannelSetup, CommitmentRequest};
 
 /// A channel that is set up.
 pub(super) struct Memory {
-    setup: ChannelSetup,
+    channel: ChannelMemory,
     /// Only a validating signer has it.
     rebuilt: Option<Rebuilt>,
-    /// The digest of our commitment, once the peer's signature on it was good.
-    validated: Option<Message>,
-    /// The digest of the peer's commitment, once we were asked to sign it.
-    signed: Option<Message>,
 }
 
 /// What a validating signer made of the setup.
@@ -42,12 +39,12 @@ impl Rebuilt {
 }
 
 impl Memory {
-    pub(super) fn new(setup: ChannelSetup, rebuilt: Option<Rebuilt>) -> Self {
-        Self { setup, rebuilt, validated: None, signed: None }
+    pub(super) fn new(channel: ChannelMemory, rebuilt: Option<Rebuilt>) -> Self {
+        Self { channel, rebuilt }
     }
 
     pub(super) fn set_up_again(&self, setup: &ChannelSetup) -> HsmResult<()> {
-        if self.setup == *setup { Ok(()) } else { Err(rule::setup_differs()) }
+        self.channel.set_up_again(setup)
     }
 
     /// The digest of the peer's commitment, if it may be signed.  From then on no other may.
@@ -55,29 +52,36 @@ impl Memory {
         &mut self,
         request: &CommitmentRequest<'_>,
     ) -> HsmResult<Message> {
-        let sighash = self.sighash(Side::Remote, request)?;
-        let is_fundee = self.setup.parameters.opener == Side::Remote;
-        if self.rebuilt.is_some() && is_fundee && self.validated.is_none() {
+        let Some(rebuilt) = &self.rebuilt else {
+            return self.channel.sign_counterparty(request);
+        };
+        self.channel.is_of_channel(Side::Remote, request)?;
+        rebuilt.equals(request.commitment)?;
+        if self.channel.is_fundee() && !self.channel.is_validated() {
             return Err(rule::fundee_validates_first());
         }
-        remember(&mut self.signed, sighash)?;
-        Ok(sighash)
+        self.channel.signed(request)
+    }
+
+    /// Whether our commitment is what the request is about.
+    pub(super) fn is_ours(&self, request: &CommitmentRequest<'_>) -> HsmResult<()> {
+        self.channel.is_of_channel(Side::Local, request)?;
+        match &self.rebuilt {
+            Some(rebuilt) => rebuilt.equals(request.commitment),
+            None => self.channel.spends_the_funding(request.commitment),
+        }
     }
 
     /// The peer's signature on our commitment was good.
     pub(super) fn validated(&mut self, request: &CommitmentRequest<'_>) -> HsmResult<()> {
-        let sighash = self.sighash(Side::Local, request)?;
-        remember(&mut self.validated, sighash)
+        self.is_ours(request)?;
+        self.channel.validated(request)
     }
 
     /// The digest of our own commitment, if it may be signed.
     pub(super) fn sign_holder(&self, request: &CommitmentRequest<'_>) -> HsmResult<Message> {
-        let sighash = self.sighash(Side::Local, request)?;
-        match self.validated {
-            None => Err(rule::not_validated()),
-            Some(validated) if validated != sighash => Err(rule::second_commitment()),
-            Some(_) => Ok(sighash),
-        }
+        self.is_ours(request)?;
+        self.channel.signed_by_holder(request)
     }
 
     /// The record that has to be durable before a signature leaves, unless it is.
@@ -91,54 +95,11 @@ impl Memory {
             rebuilt.recorded = true;
         }
     }
-
-    /// Holds a request against the setup.
-    pub(super) fn check(&self, owner: Side, request: &CommitmentRequest<'_>) -> HsmResult<()> {
-        let CommitmentRequest { parameters, commitment, per_commitment_point } = request;
-        if commitment.owner != owner {
-            return Err(invalid("the commitment belongs to the other side"));
-        }
-        if **parameters != self.setup.parameters {
-            return Err(invalid("its parameters are not those of the setup"));
-        }
-        if commitment.number != 0 {
-            return Err(rule::commitment_number(commitment.number));
-        }
-        if *per_commitment_point != parameters.party(owner).first_per_commitment_point {
-            return Err(invalid("its per-commitment point is not the owner's first"));
-        }
-        match &self.rebuilt {
-            Some(rebuilt) => rebuilt.equals(owner, commitment),
-            None => self.spends_the_funding(commitment),
-        }
-    }
-
-    fn sighash(&self, owner: Side, request: &CommitmentRequest<'_>) -> HsmResult<Message> {
-        self.check(owner, request)?;
-        Ok(request.commitment.sighash())
-    }
-
-    /// All that a blind signer looks at.
-    fn spends_the_funding(&self, commitment: &Commitment) -> HsmResult<()> {
-        let parameters = &self.setup.parameters;
-        let [input] = &commitment.transaction.input[..] else {
-            return Err(invalid("a commitment has one input"));
-        };
-        if input.previous_output != parameters.funding_outpoint {
-            return Err(invalid("the commitment does not spend the funding output"));
-        }
-        if commitment.funding_satoshis != parameters.funding_satoshis
-            || commitment.funding_witness_script != parameters.funding_witness_script()
-        {
-            return Err(invalid("amount or script of the funding output are not the channel's"));
-        }
-        Ok(())
-    }
 }
 
 impl Rebuilt {
-    fn equals(&self, owner: Side, commitment: &Commitment) -> HsmResult<()> {
-        let rebuilt = match owner {
+    fn equals(&self, commitment: &Commitment) -> HsmResult<()> {
+        let rebuilt = match commitment.owner {
             Side::Local => &self.commitments[0],
             Side::Remote => &self.commitments[1],
         };
@@ -148,13 +109,4 @@ impl Rebuilt {
         let txid = |of: &Commitment| of.transaction.compute_txid();
         Err(rule::transaction_differs(txid(commitment), txid(rebuilt)))
     }
-}
-
-/// One commitment 0 for each side, ever.
-fn remember(place: &mut Option<Message>, sighash: Message) -> HsmResult<()> {
-    if *place.get_or_insert(sighash) == sighash { Ok(()) } else { Err(rule::second_commitment()) }
-}
-
-pub(super) fn invalid(reason: &str) -> HsmError {
-    HsmError::InvalidRequest(reason.into())
 }

@@ -6,7 +6,7 @@ mod fixed;
 mod memory;
 mod policy;
 mod record;
-mod rule;
+pub(crate) mod rule;
 mod secret;
 
 use core::fmt;
@@ -20,7 +20,7 @@ use lightning::util::persist::KVStore;
 use self::channel::LocalChannel;
 #[cfg(feature = "testing")]
 pub use self::fixed::ChannelSecrets;
-use self::memory::{Memory, invalid};
+use self::memory::Memory;
 pub use self::policy::SigningPolicy;
 use self::record::Records;
 pub use self::rule::Rule;
@@ -29,6 +29,7 @@ pub use self::secret::HsmSecret;
 use crate::error::HsmResult;
 use crate::hsm::{ChannelHsm, Hsm};
 use crate::info::{Bounds, Enforcement, Info, Pipelining};
+use crate::memory::invalid;
 use crate::request::ChannelRef;
 
 /// A signer in this process, with the keys that Core Lightning's hsmd derives from the same

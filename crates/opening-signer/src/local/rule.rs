@@ -113,11 +113,11 @@ impl Rule {
     }
 }
 
-pub(super) fn setup_missing() -> HsmError {
+pub(crate) fn setup_missing() -> HsmError {
     Rule::SetupMissing.broken("setup comes before signing and validating")
 }
 
-pub(super) fn setup_differs() -> HsmError {
+pub(crate) fn setup_differs() -> HsmError {
     Rule::SetupDiffers.broken("the channel was set up with other content before")
 }
 
@@ -125,7 +125,7 @@ pub(super) fn unbuildable(reason: opening_core::CommitmentError) -> HsmError {
     Rule::CommitmentUnbuildable.broken(reason.to_string())
 }
 
-pub(super) fn commitment_number(number: u64) -> HsmError {
+pub(crate) fn commitment_number(number: u64) -> HsmError {
     Rule::CommitmentNumber.broken(format!("asked for commitment {number}, opening takes only 0"))
 }
 
@@ -134,7 +134,7 @@ pub(super) fn transaction_differs(asked: Txid, rebuilt: Txid) -> HsmError {
     Rule::TransactionDiffers.broken(detail)
 }
 
-pub(super) fn second_commitment() -> HsmError {
+pub(crate) fn second_commitment() -> HsmError {
     Rule::SecondCommitment.broken("another commitment 0 was asked for before")
 }
 
@@ -142,6 +142,6 @@ pub(super) fn fundee_validates_first() -> HsmError {
     Rule::FundeeValidatesFirst.broken("our commitment was not validated yet")
 }
 
-pub(super) fn not_validated() -> HsmError {
+pub(crate) fn not_validated() -> HsmError {
     Rule::NotValidated.broken("our commitment was not validated since the signer started")
 }

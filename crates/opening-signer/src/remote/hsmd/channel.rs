@@ -77,10 +77,10 @@ impl HsmdChannel {
             match asked {
                 Ok((reply, _)) => return Ok(reply),
                 Err(LineError::Malformed(malformed)) => return Err(malformed.into()),
-                Err(LineError::NotSent(_)) => sleep(backoff.pause()).await,
+                Err(LineError::NotSent(_)) => sleep(backoff.next()).await,
                 Err(LineError::NoReply(reason)) => {
                     *was_sent = true;
-                    sleep(backoff.pause()).await;
+                    sleep(backoff.next()).await;
                     // One that has died closes the node's connection too, which is known by now.
                     times_closed +=
                         u32::from(self.shared.up().await?.generation == link.generation);
@@ -122,7 +122,7 @@ impl HsmdChannel {
                     skip += count + 1;
                     log::warn!("{:?}: the signer does not hear a request twice", self.reference);
                 }
-                Err(Failed::ToRepeat(_) | Failed::Gone) => sleep(backoff.pause()).await,
+                Err(Failed::ToRepeat(_) | Failed::Gone) => sleep(backoff.next()).await,
                 Err(Failed::Wrong(error)) => return Err(error),
             }
         }

@@ -150,7 +150,7 @@ impl Shared {
                     Err(LineError::NotSent(_)) => {}
                     Err(LineError::NoReply(_)) => was_sent = true,
                 }
-                sleep_until(Instant::now() + backoff.pause()).await;
+                sleep_until(Instant::now() + backoff.next()).await;
             }
         };
         let asked = timeout_at(deadline, asking).await;

@@ -112,7 +112,7 @@ impl Keeper {
             }
             let mut backoff = Backoff::new();
             loop {
-                sleep(backoff.pause()).await;
+                sleep(backoff.next()).await;
                 match self.connect().await {
                     Ok(up) => {
                         log::info!("connected to hsmd again");
