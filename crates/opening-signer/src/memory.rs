@@ -59,8 +59,7 @@ impl ChannelMemory {
         request: &CommitmentRequest<'_>,
         signature: &Signature,
     ) -> HsmResult<()> {
-        self.is_of_channel(Side::Local, request)?;
-        self.spends_the_funding(request.commitment)?;
+        self.is_ours(request)?;
         let their_key = &request.parameters.remote.keys.funding_pubkey;
         if !request.commitment.is_signed_by(secp, signature, their_key) {
             return Err(HsmError::BadCounterpartySignature);
@@ -70,8 +69,7 @@ impl ChannelMemory {
 
     /// The digest of our own commitment, if it may be signed.
     pub fn sign_holder(&self, request: &CommitmentRequest<'_>) -> HsmResult<Message> {
-        self.is_of_channel(Side::Local, request)?;
-        self.spends_the_funding(request.commitment)?;
+        self.is_ours(request)?;
         self.signed_by_holder(request)
     }
 
@@ -120,6 +118,12 @@ impl ChannelMemory {
             return Err(invalid("amount or script of the funding output are not the channel's"));
         }
         Ok(())
+    }
+
+    /// Whether our commitment is what the request is about.
+    pub(crate) fn is_ours(&self, request: &CommitmentRequest<'_>) -> HsmResult<()> {
+        self.is_of_channel(Side::Local, request)?;
+        self.spends_the_funding(request.commitment)
     }
 
     /// One commitment 0 for the peer, ever.

@@ -50,7 +50,9 @@ impl<H: Hsm> Verified<H> {
         let secp = Secp256k1::verification_only();
         Self { inner, shared: Arc::new(Shared { secp, funding_keys: Mutex::default() }) }
     }
+}
 
+impl<H> Verified<H> {
     /// The signer itself.
     pub fn inner(&self) -> &H {
         &self.inner

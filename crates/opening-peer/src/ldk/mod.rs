@@ -1,7 +1,8 @@
 //! For nodes made of LDK's parts.
 //!
 //! * [`OpeningHandler`] opens channels behind LDK's `PeerManager`, beside its `ChannelManager`.
-//! * [`Opened`](crate::Opened) has its channel in LDK's types; [`channel_public_keys`] is one part.
+//! * [`Opened`](crate::Opened) has its channel in LDK's types;
+//!   `opening_signer::ldk` has what they are made of.
 //!
 //! ```text
 //!              PeerManager
@@ -24,4 +25,3 @@ mod opened;
 mod outbound;
 
 pub use handler::{OpeningHandler, Route, Routing};
-pub use opened::channel_public_keys;

@@ -1,1 +1,0 @@
-//! Signers of the LDK world.
