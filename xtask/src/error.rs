@@ -22,6 +22,11 @@ pub(crate) enum Error {
     /// A step of CI failed; the later ones did not run.
     #[error("ci stopped at step {number} of {total}, {name}: {source}")]
     Step { number: usize, total: usize, name: &'static str, source: Box<Error> },
+    /// What another project published could not be fetched.
+    #[error(
+        "{source}; the crates of `{folder}/Cargo.lock` come from crates.io: is the network there?"
+    )]
+    Fetch { folder: &'static str, source: Box<Error> },
     /// The probe would check other versions than the workspace uses.
     #[error("xtask/no-std-probe/Cargo.lock has {probe}, Cargo.lock has {workspace}")]
     LocksDiffer { probe: String, workspace: String },

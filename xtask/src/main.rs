@@ -1,6 +1,7 @@
 //! Every chore of the repository: `cargo xtask --help`.
 //!
 //! * `cargo xtask demo`: opens channels with LDK on a chain of its own and shows each stage.
+//! * `cargo xtask interop vls`: opens channels with another project's signer.
 //! * `cargo xtask ci`: everything that CI runs, in CI's order.
 //! * `cargo xtask spec`: which requirements of the BOLTs are tested, held, waived or missing.
 //!
@@ -9,6 +10,7 @@
 mod ci;
 mod demo;
 mod error;
+mod interop;
 mod no_std;
 mod spec;
 mod workspace;
@@ -40,6 +42,14 @@ enum Chore {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGUMENT")]
         arguments: Vec<OsString>,
     },
+    /// Open channels with a signer that another project wrote.
+    ///
+    /// It is built from crates.io in a workspace of its own below `interop/`, which no other chore
+    /// builds: the first run needs the network and a few minutes.  Fails when a check fails.
+    Interop {
+        /// Whose signer.
+        signer: interop::Signer,
+    },
     /// Run all that CI runs; stops at the first step that fails.
     ///
     /// In order: formatting, clippy and documentation with warnings denied, all tests with the
@@ -57,6 +67,7 @@ fn main() -> ExitCode {
     let workspace = Workspace::locate();
     let done = match Arguments::parse().chore {
         Chore::Demo { arguments } => demo::run(&workspace, &arguments),
+        Chore::Interop { signer } => interop::run(&workspace, signer).map(|()| ExitCode::SUCCESS),
         Chore::Ci => ci::run(&workspace).map(|()| ExitCode::SUCCESS),
         Chore::Spec(options) => spec::run(&workspace, options).map(|()| ExitCode::SUCCESS),
     };
