@@ -3,6 +3,7 @@
 //! Each line is a check; the process fails when one of them does.
 
 mod opening;
+mod quirks;
 mod server;
 
 use std::process::ExitCode;
@@ -84,6 +85,21 @@ async fn run() -> Result<usize, String> {
                     .line(&format!("VLS as {role}, {channel_type}, push {push_msat} msat"), opened);
             }
         }
+    }
+    let peer = LocalHsm::blind(&HsmSecret::new(PEER_SECRET));
+    let answers = quirks::ask(&*hsm, &peer, [id, peer_id]).await.map_err(text)?;
+    for ((name, answer), (_, expected)) in answers.into_iter().zip(quirks::EXPECTED) {
+        let said = answer.unwrap_or("carried out");
+        let wanted = expected.unwrap_or("carried out");
+        let result = if answer == expected {
+            Ok(())
+        } else {
+            Err(format!("it was {wanted} when this was written"))
+        };
+        report.line(&format!("asked for {name}: {said}"), result);
+    }
+    for refusal in report.vls.take_refusals() {
+        println!("        VLS: {refusal}");
     }
     Ok(report.failures)
 }
