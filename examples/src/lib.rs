@@ -2,9 +2,11 @@
 
 pub mod chain;
 pub mod control;
+pub mod custom_signer;
 pub mod demo;
 pub mod ldk_node;
 pub mod ldk_peer_manager;
 pub mod logging;
 pub mod our_node;
+pub mod signers;
 pub mod wallet;

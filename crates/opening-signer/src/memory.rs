@@ -77,6 +77,16 @@ impl ChannelMemory {
         self.setup.parameters.opener == Side::Remote
     }
 
+    /// Whether the peer's commitment was asked for.
+    pub(crate) const fn is_signed(&self) -> bool {
+        self.signed.is_some()
+    }
+
+    /// The signer has said that it did not sign the peer's commitment.
+    pub(crate) const fn was_refused(&mut self) {
+        self.signed = None;
+    }
+
     pub(crate) const fn is_validated(&self) -> bool {
         self.validated.is_some()
     }

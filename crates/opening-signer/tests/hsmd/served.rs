@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bitcoin::Network;
 use bitcoin::constants::ChainHash;
 use opening_core::Side;
+use opening_signer::remote::unix::SignerSocket;
 use opening_signer::remote::{HsmdConfig, HsmdHsm, HsmdIdentity, serve_hsmd};
 use opening_signer::{ChannelRef, Enforcement, Hsm, HsmError, LocalHsm};
 use tokio::task::JoinHandle;
@@ -56,22 +57,74 @@ async fn named(enforcement: Enforcement) -> (HsmdHsm, [End; 2]) {
 
 #[tokio::test]
 async fn what_the_signer_refuses_closes_the_connection_and_the_channel_goes_on() {
-    let (_near, [funder, _]) = named(Enforcement::Validating).await;
-    let theirs = funder.commitment(Side::Remote);
-    let request = funder.request(&theirs);
-    let refused = funder.channel.sign_counterparty_commitment(&request).await;
-    assert_eq!(reason(refused), "connection-closed");
-    // The same request, when it is its turn.
+    let (far, _task) =
+        behind_the_wire(signer(8, Enforcement::Validating, &Arc::default()), 8).await;
+    let near = signer(7, Enforcement::Validating, &Arc::default());
+    let [funder, fundee] = flow::name([&near, &far], 1, SHAPES[2]).await;
+    fundee.channel.setup(&fundee.setup).await.unwrap();
+    let theirs = fundee.commitment(Side::Remote);
+    let request = fundee.request(&theirs);
+    let early = fundee.channel.sign_counterparty_commitment(&request).await;
+    assert_eq!(reason(early), "connection-closed");
+
     funder.channel.setup(&funder.setup).await.unwrap();
-    funder.channel.sign_counterparty_commitment(&request).await.unwrap();
-    // Another transaction is refused, the same signed again.
-    let mut other = funder.setup.clone();
-    other.parameters.feerate_per_kw = opening_core::FeeratePerKw::new(2000);
-    let changed = End { channel: funder.channel.clone(), setup: other };
-    let theirs = changed.commitment(Side::Remote);
-    let refused = changed.channel.sign_counterparty_commitment(&changed.request(&theirs)).await;
-    assert_eq!(reason(refused), "connection-closed");
-    funder.channel.sign_counterparty_commitment(&request).await.unwrap();
+    let for_fundee = funder.commitment(Side::Remote);
+    let signature =
+        funder.channel.sign_counterparty_commitment(&funder.request(&for_fundee)).await.unwrap();
+    let ours = fundee.commitment(Side::Local);
+    let validate = fundee.request(&ours);
+    fundee.channel.validate_holder_commitment(&validate, &signature).await.unwrap();
+    // The same request, now that it is its turn.
+    fundee.channel.sign_counterparty_commitment(&request).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_is_out_of_the_signers_bounds_is_refused_at_the_setup() {
+    let (_near, [funder, _]) = named(Enforcement::Validating).await;
+    let mut setup = funder.setup.clone();
+    setup.parameters.remote.config.to_self_delay = 3;
+    assert_eq!(reason(funder.channel.setup(&setup).await), "connection-closed");
+    setup.parameters.remote.config.to_self_delay = 4;
+    funder.channel.setup(&setup).await.unwrap();
+}
+
+/// A node that was restarted, over a signer that was not.
+#[tokio::test]
+async fn a_restarted_node_goes_the_way_out_with_what_it_tells_again() {
+    let path = tempfile::tempdir().unwrap();
+    let path = path.path().join("private/hsmd");
+    let socket = std::sync::Arc::new(SignerSocket::bind(&path).unwrap());
+    let hsm: Arc<dyn Hsm> = Arc::new(signer(7, Enforcement::Validating, &Arc::default()));
+    let serving = tokio::spawn(async move {
+        let identity = HsmdIdentity { node_id: node_id(7), chain_hash: ChainHash::REGTEST };
+        loop {
+            let stream = socket.accept().await.unwrap().into_std().unwrap();
+            let _ = serve_hsmd(hsm.clone(), identity, stream).await;
+        }
+    });
+    let connect = || HsmdHsm::connect(&path, HsmdConfig::new(Network::Regtest));
+    let far = signer(8, Enforcement::Validating, &Arc::default());
+    let near = connect().await.unwrap();
+    let [funder, _] = flow::open([&near, &far], 1, SHAPES[2]).await;
+    let setup = funder.setup.clone();
+    let ours = funder.commitment(Side::Local);
+    drop((funder, near));
+
+    let near = connect().await.unwrap();
+    let [funder, fundee] = flow::name([&near, &far], 1, SHAPES[2]).await;
+    assert_eq!(funder.setup, setup);
+    let request = funder.request(&ours);
+    funder.channel.setup(&setup).await.unwrap();
+    let early = funder.channel.sign_holder_commitment(&request).await;
+    assert_eq!(reason(early), "not-validated");
+    let theirs = fundee.commitment(Side::Remote);
+    let signature =
+        fundee.channel.sign_counterparty_commitment(&fundee.request(&theirs)).await.unwrap();
+    funder.channel.validate_holder_commitment(&request, &signature).await.unwrap();
+    let signed = funder.channel.sign_holder_commitment(&request).await.unwrap();
+    let key = &setup.parameters.local.keys.funding_pubkey;
+    assert!(ours.is_signed_by(&bitcoin::secp256k1::Secp256k1::new(), &signed, key));
+    serving.abort();
 }
 
 #[tokio::test]
@@ -93,7 +146,7 @@ async fn a_second_setup_is_refused_and_the_first_stands() {
     funder.channel.setup(&funder.setup).await.unwrap();
     let mut other = funder.setup.clone();
     other.parameters.push_msat = opening_core::MilliSatoshi::from_msat(1);
-    assert_eq!(reason(funder.channel.setup(&other).await), "connection-closed");
+    assert_eq!(reason(funder.channel.setup(&other).await), "setup-differs");
     funder.channel.setup(&funder.setup).await.unwrap();
 }
 

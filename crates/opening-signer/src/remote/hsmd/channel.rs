@@ -1,8 +1,9 @@
 //! One channel behind hsmd's wire, over a connection of its own that the node's passes.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex as SyncMutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
+use bitcoin::constants::ChainHash;
 use bitcoin::secp256k1::PublicKey;
 use bitcoin::secp256k1::ecdsa::Signature;
 use opening_core::{ChannelKeys, Side};
@@ -18,6 +19,8 @@ use super::psbt::BitcoinTx;
 use super::{PERMISSIONS, protocol};
 use crate::error::{HsmError, HsmResult};
 use crate::hsm::ChannelHsm;
+use crate::local::rule;
+use crate::memory::{ChannelMemory, invalid};
 use crate::remote::backoff::Backoff;
 use crate::request::{ChannelRef, ChannelSetup, CommitmentRequest};
 
@@ -28,6 +31,8 @@ pub(super) struct HsmdChannel {
     pub(super) shared: Arc<Shared>,
     pub(super) reference: ChannelRef,
     pub(super) link: Mutex<Link>,
+    /// Keys and first point, which a setup has to be about.
+    pub(super) answers: SyncMutex<(Option<ChannelKeys>, Option<PublicKey>)>,
 }
 
 /// The channel's connection, and what the signer at its other end was told.
@@ -159,6 +164,15 @@ impl HsmdChannel {
         Ok(line)
     }
 
+    fn answers(&self) -> MutexGuard<'_, (Option<ChannelKeys>, Option<PublicKey>)> {
+        self.answers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn memory<T>(&self, act: impl FnOnce(&mut ChannelMemory) -> HsmResult<T>) -> HsmResult<T> {
+        let mut channels = self.shared.memory();
+        act(channels.get_mut(&self.reference).ok_or_else(rule::setup_missing)?)
+    }
+
     fn transaction(&self, request: &CommitmentRequest<'_>) -> HsmResult<BitcoinTx> {
         BitcoinTx::of(&self.shared.secp, request)
     }
@@ -214,7 +228,10 @@ impl From<LineError> for Failed {
 impl ChannelHsm for HsmdChannel {
     async fn pubkeys(&self) -> HsmResult<ChannelKeys> {
         match self.ask_root(Message::GetChannelBasepoints(self.reference)).await? {
-            Message::GetChannelBasepointsReply(keys) => Ok(keys),
+            Message::GetChannelBasepointsReply(keys) => {
+                self.answers().0 = Some(keys);
+                Ok(keys)
+            }
             other => Err(protocol(&other)),
         }
     }
@@ -222,10 +239,15 @@ impl ChannelHsm for HsmdChannel {
     async fn per_commitment_point(&self, number: u64) -> HsmResult<PublicKey> {
         if number > opening_core::commitment::MAX_COMMITMENT_NUMBER {
             let reason = "no commitment number is beyond 2^48 - 1";
-            return Err(HsmError::InvalidRequest(reason.into()));
+            return Err(invalid(reason));
         }
         match self.ask(&Message::GetPerCommitmentPoint(number)).await? {
-            Message::GetPerCommitmentPointReply(point) => Ok(point),
+            Message::GetPerCommitmentPointReply(point) => {
+                if number == 0 {
+                    self.answers().1 = Some(point);
+                }
+                Ok(point)
+            }
             other => Err(protocol(&other)),
         }
     }
@@ -233,8 +255,23 @@ impl ChannelHsm for HsmdChannel {
     async fn setup(&self, setup: &ChannelSetup) -> HsmResult<()> {
         let parameters = &setup.parameters;
         if u16::try_from(parameters.funding_outpoint.vout).is_err() {
-            let reason = "hsmd's wire has no room for an output index beyond 65535";
-            return Err(HsmError::InvalidRequest(reason.into()));
+            return Err(invalid("hsmd's wire has no room for an output index beyond 65535"));
+        }
+        if setup.chain_hash != ChainHash::using_genesis_block(self.shared.network()) {
+            return Err(invalid("the channel is of another chain than the signer"));
+        }
+        let (keys, point) = *self.answers();
+        let keys = match keys {
+            Some(keys) => keys,
+            None => self.pubkeys().await?,
+        };
+        let point = match point {
+            Some(point) => point,
+            None => self.per_commitment_point(0).await?,
+        };
+        let new = ChannelMemory::set_up(setup, &keys, &point)?;
+        if let Some(memory) = self.shared.memory().get(&self.reference) {
+            memory.set_up_again(setup)?;
         }
         let message = Message::SetupChannel(Box::new(SetupChannel {
             is_outbound: parameters.opener == Side::Local,
@@ -249,18 +286,30 @@ impl ChannelHsm for HsmdChannel {
             channel_type: parameters.channel_type,
         }));
         match self.ask(&message).await? {
-            Message::SetupChannelReply => Ok(()),
-            other => Err(protocol(&other)),
+            Message::SetupChannelReply => {}
+            other => return Err(protocol(&other)),
         }
+        self.shared.memory().entry(self.reference).or_insert(new).set_up_again(setup)
     }
 
     async fn sign_counterparty_commitment(
         &self,
         request: &CommitmentRequest<'_>,
     ) -> HsmResult<Signature> {
-        match self.ask(&self.sign_remote(request)?).await? {
-            Message::SignTxReply(signature) => Ok(signature),
-            other => Err(protocol(&other)),
+        let message = self.sign_remote(request)?;
+        // Before it is asked: whoever drops this call will not know whether it signed.
+        let is_new = self.memory(|memory| {
+            let is_new = !memory.is_signed();
+            memory.sign_counterparty(request).map(|_| is_new)
+        })?;
+        match self.ask(&message).await {
+            Ok(Message::SignTxReply(signature)) => Ok(signature),
+            Ok(other) => Err(protocol(&other)),
+            Err(error @ HsmError::Refused { .. }) if is_new => self.memory(|memory| {
+                memory.was_refused();
+                Err(error)
+            }),
+            Err(error) => Err(error),
         }
     }
 
@@ -269,6 +318,7 @@ impl ChannelHsm for HsmdChannel {
         request: &CommitmentRequest<'_>,
         signature: &Signature,
     ) -> HsmResult<()> {
+        self.memory(|memory| memory.is_ours(request))?;
         let message = Message::ValidateCommitmentTx(Box::new(ValidateCommitmentTx {
             tx: self.transaction(request)?,
             number: request.commitment.number,
@@ -277,15 +327,17 @@ impl ChannelHsm for HsmdChannel {
         }));
         match self.ask(&message).await? {
             // The point is asked for by itself when it is needed.
-            Message::ValidateCommitmentTxReply { .. } => Ok(()),
-            other => Err(protocol(&other)),
+            Message::ValidateCommitmentTxReply { .. } => {}
+            other => return Err(protocol(&other)),
         }
+        self.memory(|memory| memory.validated(request))
     }
 
     async fn sign_holder_commitment(
         &self,
         request: &CommitmentRequest<'_>,
     ) -> HsmResult<Signature> {
+        self.memory(|memory| memory.sign_holder(request))?;
         self.complete(request).await?;
         let message = Message::SignCommitmentTx(Box::new(SignCommitmentTx {
             reference: self.reference,

@@ -1,8 +1,9 @@
 //! The client: a signer behind hsmd's wire as an [`Hsm`].
 
+use std::collections::HashMap;
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex as SyncMutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -21,6 +22,7 @@ use super::root::{Root, Source, Up};
 use crate::error::{HsmError, HsmResult};
 use crate::hsm::{ChannelHsm, Hsm};
 use crate::info::{Bounds, Enforcement, Info, Pipelining};
+use crate::memory::{ChannelMemory, invalid};
 use crate::remote::backoff::Backoff;
 use crate::request::ChannelRef;
 use crate::verified::Verified;
@@ -60,6 +62,9 @@ impl HsmdConfig {
 /// [`Unavailable`](HsmError::Unavailable) if not.  hsmd says no by closing the channel's
 /// connection: a call that it closes twice over is [`Refused`](HsmError::Refused) with the tag
 /// `connection-closed`.
+///
+/// Core Lightning's own signs whatever it is asked to.  So one setup and one commitment 0 for each
+/// channel, and our own only after validation, are kept here, for as long as the process lives.
 #[derive(Debug)]
 pub struct HsmdHsm(Verified<Client>);
 
@@ -73,6 +78,8 @@ pub(super) struct Shared {
     root: Root,
     config: HsmdConfig,
     pub(super) secp: Secp256k1<VerifyOnly>,
+    /// What hsmd does not look at is looked at here.
+    memory: SyncMutex<HashMap<ChannelRef, ChannelMemory>>,
 }
 
 impl HsmdHsm {
@@ -101,7 +108,7 @@ impl HsmdHsm {
     async fn start(source: Source, config: HsmdConfig) -> HsmResult<Self> {
         let root = Root::start(source, config.network, config.deadline).await?;
         let secp = Secp256k1::verification_only();
-        let shared = Arc::new(Shared { root, config, secp });
+        let shared = Arc::new(Shared { root, config, secp, memory: SyncMutex::default() });
         Ok(Self(Verified::new(Client { shared })))
     }
 
@@ -121,6 +128,15 @@ impl HsmdHsm {
 }
 
 impl Shared {
+    pub(super) fn memory(&self) -> MutexGuard<'_, HashMap<ChannelRef, ChannelMemory>> {
+        // Nothing is left half-changed by a panic: each change is one assignment.
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn network(&self) -> Network {
+        self.config.network
+    }
+
     pub(super) fn deadline(&self) -> Instant {
         Instant::now() + self.config.deadline
     }
@@ -198,19 +214,25 @@ impl Hsm for Client {
     }
 
     async fn channel(&self, reference: ChannelRef) -> HsmResult<Arc<dyn ChannelHsm>> {
+        // To hsmd it names what is no channel.
+        if reference.dbid == 0 {
+            return Err(invalid("dbid 0 names no channel"));
+        }
         match self.shared.ask(Message::NewChannel(reference)).await? {
             Message::NewChannelReply => {}
             other => return Err(protocol(&other)),
         }
         let (shared, link) = (self.shared.clone(), Mutex::new(Link::default()));
-        Ok(Arc::new(HsmdChannel { shared, reference, link }))
+        Ok(Arc::new(HsmdChannel { shared, reference, link, answers: SyncMutex::default() }))
     }
 
     async fn forget_channel(&self, reference: ChannelRef) -> HsmResult<()> {
         match self.shared.ask(Message::ForgetChannel(reference)).await? {
-            Message::ForgetChannelReply => Ok(()),
-            other => Err(protocol(&other)),
+            Message::ForgetChannelReply => {}
+            other => return Err(protocol(&other)),
         }
+        self.shared.memory().remove(&reference);
+        Ok(())
     }
 }
 

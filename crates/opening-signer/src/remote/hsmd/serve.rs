@@ -182,7 +182,7 @@ impl Server {
                 Ok(Message::GetPerCommitmentPointReply(point))
             }
             Message::SetupChannel(setup) => {
-                channel.set_up(*setup)?;
+                channel.set_up(*setup, &self.hsm.info().bounds)?;
                 Ok(Message::SetupChannelReply)
             }
             Message::SignRemoteCommitmentTx(request) => {

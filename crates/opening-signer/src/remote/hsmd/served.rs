@@ -20,6 +20,7 @@ use opening_core::{
 use super::message::{SetupChannel, SignRemoteCommitmentTx, ValidateCommitmentTx};
 use crate::error::{HsmError, HsmResult};
 use crate::hsm::ChannelHsm;
+use crate::info::Bounds;
 use crate::request::{ChannelSetup, CommitmentRequest};
 
 /// What bounds the trimming where the transaction does not tell: BOLT 2's smallest.
@@ -46,7 +47,8 @@ impl Served {
     }
 
     /// 31.
-    pub(super) fn set_up(&mut self, asked: SetupChannel) -> HsmResult<()> {
+    pub(super) fn set_up(&mut self, asked: SetupChannel, bounds: &Bounds) -> HsmResult<()> {
+        is_within(&asked, bounds)?;
         match self.asked.get_or_insert_with(|| asked.clone()) {
             same if *same == asked => Ok(()),
             _ => Err(refused("setup-differs", "the channel was set up with other content before")),
@@ -71,6 +73,10 @@ impl Served {
             None => self.complete(theirs, point).await?,
         };
         let commitment = rebuild(secp, &setup, Side::Remote, theirs)?;
+        if let Some((ours, _)) = &self.to_validate {
+            // Both tell the same, or the signer does not hear of it.
+            rebuild(secp, &setup, Side::Local, ours)?;
+        }
         let asked = CommitmentRequest {
             per_commitment_point: point,
             ..CommitmentRequest::first(&setup.parameters, &commitment)
@@ -202,6 +208,21 @@ impl Served {
             local_shutdown_script: asked.local_shutdown_script.clone(),
             remote_shutdown_script: asked.remote_shutdown_script.clone(),
         })
+    }
+}
+
+/// What can be told from the setup alone need not wait for the first commitment.
+fn is_within(asked: &SetupChannel, bounds: &Bounds) -> HsmResult<()> {
+    let delays = [asked.local_to_self_delay, asked.remote_to_self_delay];
+    if asked.push_value.to_amount_floor() >= asked.channel_value {
+        Err(invalid("all is pushed, and nothing left for the fee"))
+    } else if asked.channel_value > bounds.max_funding_satoshis
+        || !bounds.channel_types.contains(asked.channel_type)
+        || !delays.iter().all(|delay| bounds.to_self_delay.contains(delay))
+    {
+        Err(refused("out-of-bounds", "size, type or a delay is not within the signer's bounds"))
+    } else {
+        Ok(())
     }
 }
 

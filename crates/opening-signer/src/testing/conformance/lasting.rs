@@ -53,6 +53,7 @@ async fn remembers(subject: Arc<Subject>, node: u32) -> Checked {
     stage.channel(Side::Local, 1).await?.open().await?;
     stage.restart().await?;
     other_setup_is_refused(&stage, "another setup after a restart").await?;
+    stage.restart().await?;
     stage.channel(Side::Local, 1).await?.open().await
 }
 
@@ -86,5 +87,11 @@ async fn other_setup_is_refused(stage: &Stage, what: &str) -> Checked {
         return stage.refused::<()>(what, Err(error));
     }
     let other = stage.channel_with(Side::Local, 1, |made| made.push_msat = push).await?;
-    stage.refused(what, other.channel.setup(&other.setup).await)
+    let set_up = other.channel.setup(&other.setup).await;
+    if set_up.is_err() {
+        return stage.refused(what, set_up);
+    }
+    // It may hear only now what the channel is like.
+    let theirs = other.commitment(Side::Remote)?;
+    other.sign_refused(what, &theirs, other.point_of_peer()).await
 }

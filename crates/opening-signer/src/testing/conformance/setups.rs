@@ -56,7 +56,8 @@ pub(super) const CHECKS: &[Check] = &[
     },
 ];
 
-/// The changed setup is refused, and the usual one taken afterwards.
+/// The changed setup is refused, or the first signature for it by a signer that hears too late
+/// what the channel is like; and the usual one is taken afterwards.
 async fn refuses(
     stage: &Stage,
     what: &str,
@@ -64,8 +65,16 @@ async fn refuses(
     change: impl Fn(&mut ChannelParameters),
 ) -> Checked {
     let play = stage.channel_with(Side::Local, dbid, change).await?;
-    stage.refused(what, play.channel.setup(&play.setup).await)?;
-    stage.channel(Side::Local, dbid).await?.open().await
+    let set_up = play.channel.setup(&play.setup).await;
+    if set_up.is_err() {
+        stage.refused(what, set_up)?;
+        return stage.channel(Side::Local, dbid).await?.open().await;
+    }
+    let Ok(theirs) = play.commitment(Side::Remote) else {
+        return Err(Wrong::Allowed(format!("{what}: it took the setup")));
+    };
+    play.sign_refused(what, &theirs, play.point_of_peer()).await?;
+    stage.channel(Side::Local, 1000 + dbid).await?.open().await
 }
 
 async fn keys(subject: Arc<Subject>, node: u32) -> Checked {
