@@ -288,7 +288,7 @@ impl Openings {
             Exit::Broadcast | Exit::Watch | Exit::Nothing => {}
         }
         self.write(*channel_id).await?;
-        let signer = self.signer(&opened).await?;
+        let signer = self.signer_set_up(&opened).await?;
         let request = CommitmentRequest::first(&opened.parameters, &opened.local_commitment);
         // Again: after a restart a signer may have forgotten that it did.
         signer.validate(&request, &opened.remote_signature).await?;

@@ -101,19 +101,25 @@ impl Openings {
     /// The signer of an opened channel.  After a restart it is told first what the channel is made
     /// of: what it remembers itself is nobody's promise.
     pub(crate) async fn signer(&self, opened: &Opened) -> Result<Signer, Failure> {
+        let is_new = self.with(&opened.channel_id, |channel| channel.is_new_to_signer);
+        if is_new.unwrap_or(false) {
+            return self.signer_set_up(opened).await;
+        }
+        Signer::open(&*self.node.hsm, opened.reference, self.node.deadlines.signer).await
+    }
+
+    /// The same; it is told in any case: a signer elsewhere may have been restarted without us.
+    pub(crate) async fn signer_set_up(&self, opened: &Opened) -> Result<Signer, Failure> {
         let signer =
             Signer::open(&*self.node.hsm, opened.reference, self.node.deadlines.signer).await?;
-        let id = opened.channel_id;
-        if self.with(&id, |channel| channel.is_new_to_signer).unwrap_or(false) {
-            let setup = ChannelSetup {
-                parameters: opened.parameters.clone(),
-                chain_hash: self.chain_hash(),
-                local_shutdown_script: opened.local_shutdown_script.clone(),
-                remote_shutdown_script: opened.remote_shutdown_script.clone(),
-            };
-            signer.setup(&setup).await?;
-            self.with(&id, |channel| channel.is_new_to_signer = false);
-        }
+        let setup = ChannelSetup {
+            parameters: opened.parameters.clone(),
+            chain_hash: self.chain_hash(),
+            local_shutdown_script: opened.local_shutdown_script.clone(),
+            remote_shutdown_script: opened.remote_shutdown_script.clone(),
+        };
+        signer.setup(&setup).await?;
+        self.with(&opened.channel_id, |channel| channel.is_new_to_signer = false);
         Ok(signer)
     }
 
