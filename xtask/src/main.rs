@@ -1,6 +1,7 @@
 //! Every chore of the repository: `cargo xtask --help`.
 //!
 //! * `cargo xtask demo`: opens channels with LDK on a chain of its own and shows each stage.
+//! * `cargo xtask conformance`: holds every signer that can be had against the suite.
 //! * `cargo xtask interop vls`: opens channels with another project's signer.
 //! * `cargo xtask ci`: everything that CI runs, in CI's order.
 //! * `cargo xtask spec`: which requirements of the BOLTs are tested, held, waived or missing.
@@ -8,10 +9,10 @@
 //! It depends on no other crate of the workspace, so that it runs while they do not compile.
 
 mod ci;
-mod demo;
 mod error;
 mod interop;
 mod no_std;
+mod program;
 mod spec;
 mod workspace;
 
@@ -50,6 +51,15 @@ enum Chore {
         /// Whose signer.
         signer: interop::Signer,
     },
+    /// Run the conformance suite over every signer that can be had here.
+    ///
+    /// Builds and runs the program `conformance` of `examples/`.  All arguments are the program's
+    /// own: `--json`, `--markdown`.  Fails when a signer does not conform.
+    #[command(disable_help_flag = true)]
+    Conformance {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGUMENT")]
+        arguments: Vec<OsString>,
+    },
     /// Run all that CI runs; stops at the first step that fails.
     ///
     /// In order: formatting, clippy and documentation with warnings denied, all tests with the
@@ -66,7 +76,8 @@ enum Chore {
 fn main() -> ExitCode {
     let workspace = Workspace::locate();
     let done = match Arguments::parse().chore {
-        Chore::Demo { arguments } => demo::run(&workspace, &arguments),
+        Chore::Demo { arguments } => program::run(&workspace, "demo", &arguments),
+        Chore::Conformance { arguments } => program::run(&workspace, "conformance", &arguments),
         Chore::Interop { signer } => interop::run(&workspace, signer).map(|()| ExitCode::SUCCESS),
         Chore::Ci => ci::run(&workspace).map(|()| ExitCode::SUCCESS),
         Chore::Spec(options) => spec::run(&workspace, options).map(|()| ExitCode::SUCCESS),

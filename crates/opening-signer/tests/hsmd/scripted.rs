@@ -44,12 +44,6 @@ pub(crate) fn kind(message: &[u8]) -> u16 {
     u16::from_be_bytes([message[0], message[1]])
 }
 
-/// The recorded reply of this type, the first in `recording`.
-pub(crate) fn reply(recording: &str, number: u16) -> Vec<u8> {
-    let marker = format!(" > type {number} ");
-    let line = recording.lines().find(|line| line.contains(&marker)).unwrap();
-    hex::decode(line.rsplit(' ').next().unwrap()).unwrap()
-}
 
 pub(crate) const START_UP: &str = include_str!("../vectors/hsmd-start-up.msgs");
 pub(crate) const FORGET: &str = include_str!("../vectors/hsmd-forget.msgs");

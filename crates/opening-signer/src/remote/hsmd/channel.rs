@@ -1,6 +1,7 @@
 //! One channel behind hsmd's wire, over a connection of its own that the node's passes.
 
 use std::sync::{Arc, Mutex as SyncMutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bitcoin::constants::ChainHash;
@@ -26,6 +27,9 @@ use crate::request::{ChannelRef, ChannelSetup, CommitmentRequest};
 
 /// hsmd says no by closing the connection.  Once may be an accident.
 const TIMES_CLOSED: u32 = 2;
+
+/// Between the ends of two connections of one process that dies.
+const A_MOMENT: Duration = Duration::from_millis(20);
 
 pub(super) struct HsmdChannel {
     pub(super) shared: Arc<Shared>,
@@ -85,8 +89,8 @@ impl HsmdChannel {
                 Err(LineError::NotSent(_)) => sleep(backoff.next()).await,
                 Err(LineError::NoReply(reason)) => {
                     *was_sent = true;
-                    sleep(backoff.next()).await;
-                    // One that has died closes the node's connection too, which is known by now.
+                    // One that has died closes the node's connection too, which is known by then.
+                    sleep(A_MOMENT).await;
                     times_closed +=
                         u32::from(self.shared.up().await?.generation == link.generation);
                     if times_closed == TIMES_CLOSED {

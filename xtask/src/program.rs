@@ -1,4 +1,4 @@
-//! `cargo xtask demo`: the program `demo` of `examples/`, built and run.
+//! `cargo xtask demo`, `cargo xtask conformance`: a program of `examples/`, built and run.
 
 use std::ffi::OsString;
 use std::process::{Command, ExitCode};
@@ -6,17 +6,21 @@ use std::process::{Command, ExitCode};
 use crate::error::Error;
 use crate::workspace::{Workspace, line};
 
-/// Runs the demo with `arguments`; its exit code is ours.
+/// Runs the program with `arguments`; its exit code is ours.
 // The dev profile: its dependencies are optimized, it takes less time from cold than release does,
 // and it shares what `cargo xtask ci` has built.
-pub(crate) fn run(workspace: &Workspace, arguments: &[OsString]) -> Result<ExitCode, Error> {
+pub(crate) fn run(
+    workspace: &Workspace,
+    program: &str,
+    arguments: &[OsString],
+) -> Result<ExitCode, Error> {
     let mut command =
-        workspace.cargo(["run", "--locked", "-p", "opening-examples", "--bin", "demo", "--"]);
+        workspace.cargo(["run", "--locked", "-p", "opening-examples", "--bin", program, "--"]);
     command.args(arguments);
     become_command(&mut command)
 }
 
-/// This process turns into the command, so that Ctrl-C, signals and the exit code are the demo's.
+/// This process turns into the command, so that Ctrl-C, signals and the exit code are the program's.
 #[cfg(unix)]
 fn become_command(command: &mut Command) -> Result<ExitCode, Error> {
     use std::os::unix::process::CommandExt as _;
