@@ -14,14 +14,14 @@ use opening_core::commitment::{Balances, opener_cost};
 use opening_core::limits::Announcement;
 use opening_core::rules::rules;
 use opening_core::{
-    ChannelConfig, ChannelKeys, ChannelParameters, ChannelType, Feature, FeerateRange, Limits,
-    Party, Profile, Refusal, Role, Side, Stage, Terms, explain, judge,
+    ChannelConfig, ChannelKeys, ChannelParameters, ChannelType, ChannelTypes, Feature,
+    FeerateRange, Limits, Party, Profile, Refusal, Role, Side, Stage, Terms, explain, judge,
 };
 use proptest::prelude::*;
 use proptest::sample::select;
 
 /// The variants of [`Refusal`], each with a code of its own.
-const REASONS: usize = 41;
+const REASONS: usize = 43;
 
 const SUPPLY: u64 = 2_100_000_000_000_000;
 
@@ -87,6 +87,11 @@ fn scripts() -> impl Strategy<Value = Option<ScriptBuf>> {
     prop_oneof![6 => Just(Some(ScriptBuf::new())), 1 => any, 1 => Just(None)]
 }
 
+/// Mostly all of them.
+fn channel_types() -> impl Strategy<Value = u8> {
+    prop_oneof![6 => Just(u8::MAX), 1 => any::<u8>()]
+}
+
 fn limits() -> impl Strategy<Value = Limits> {
     (
         select(PROFILES.to_vec()),
@@ -94,7 +99,7 @@ fn limits() -> impl Strategy<Value = Limits> {
         (amounts(vec![10_000]), amounts(vec![0]), amounts(vec![SUPPLY]), amounts(vec![0])),
         (amounts(vec![354, 546]), amounts(vec![1]), amounts(vec![0, 546])),
         (small(vec![20, 100]), small(vec![1, 2]), small(vec![100])),
-        (small(vec![2016]), small(vec![144]), any::<bool>()),
+        (small(vec![2016]), small(vec![144]), any::<bool>(), channel_types()),
     )
         .prop_map(|(profile, funding, accepted, ours, percents, rest)| {
             let mut limits = good_accept().limits;
@@ -115,6 +120,7 @@ fn limits() -> impl Strategy<Value = Limits> {
             limits.min_to_self_delay = rest.0 / 20;
             limits.max_minimum_depth = rest.1;
             limits.trust_zeroconf = rest.2;
+            limits.channel_types = ChannelTypes::from_bits(rest.3);
             limits
         })
 }

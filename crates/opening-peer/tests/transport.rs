@@ -32,7 +32,7 @@ async fn a_frame_is_a_big_endian_length_and_the_message() {
     assert_eq!(bytes, [0, 0, 0, 3, 0, 17, 7, 0, 0, 0, 0]);
     peer.write_all(&bytes).await.unwrap();
     assert_eq!(transport.reader.read().await.unwrap().unwrap(), [0, 17, 7]);
-    assert_eq!(transport.reader.read().await.unwrap().unwrap(), []);
+    assert_eq!(transport.reader.read().await.unwrap().unwrap(), [0_u8; 0]);
 }
 
 #[tokio::test]

@@ -54,7 +54,6 @@ fn failures(node: &Lasting) -> Vec<Failed> {
     })
 }
 
-// req: B2-FC-S-05, B2-CR-S-04
 pub(crate) async fn opens_channels_of_every_type_as_funder(signer: UnderTest) {
     let node = node_with(&signer).await;
     let (mut peer, session) = node.connect().await;
@@ -67,7 +66,6 @@ pub(crate) async fn opens_channels_of_every_type_as_funder(signer: UnderTest) {
     assert!(failures(&node).is_empty());
 }
 
-// req: B2-FS-S-02, B2-CR-S-04
 pub(crate) async fn opens_channels_of_every_type_as_fundee(signer: UnderTest) {
     let node = node_with(&signer).await;
     let (mut peer, _session) = node.connect().await;
@@ -96,7 +94,6 @@ fn mirrored(opened: &opening_peer::Opened) -> opening_core::ChannelParameters {
     }
 }
 
-// req: B2-RE-B-04
 pub(crate) async fn goes_on_after_a_restart_of_node_and_signer(mut signer: UnderTest) {
     let mut node = node_with(&signer).await;
     let (mut peer, session) = node.connect().await;
@@ -110,7 +107,6 @@ pub(crate) async fn goes_on_after_a_restart_of_node_and_signer(mut signer: Under
     still_opens(&node, &mut peer, &session).await;
 }
 
-// req: B5-FAIL-B-05
 pub(crate) async fn goes_the_way_out_after_a_restart(mut signer: UnderTest) {
     let mut node = node_with(&signer).await;
     let (mut peer, session) = node.connect().await;
@@ -163,7 +159,6 @@ pub(crate) async fn survives_a_restart_of_the_signer_in_the_middle(mut signer: U
     still_opens(&node, &mut peer, &session).await;
 }
 
-// req: B2-FC-R-01, B2-FS-R-01
 pub(crate) async fn finds_a_bad_signature_and_goes_on(signer: UnderTest) {
     let node = node_with(&signer).await;
     let (mut peer, session) = node.connect().await;

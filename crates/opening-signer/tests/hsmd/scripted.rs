@@ -44,6 +44,5 @@ pub(crate) fn kind(message: &[u8]) -> u16 {
     u16::from_be_bytes([message[0], message[1]])
 }
 
-
 pub(crate) const START_UP: &str = include_str!("../vectors/hsmd-start-up.msgs");
 pub(crate) const FORGET: &str = include_str!("../vectors/hsmd-forget.msgs");
