@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use bitcoin::secp256k1::PublicKey;
 use bitcoin::secp256k1::ecdsa::Signature;
-use bitcoin::secp256k1::{Message, PublicKey};
 use opening_core::ChannelKeys;
 use opening_core::secrets::{generate_from_seed, secret_index};
 use zeroize::Zeroizing;
 
-use super::memory::{Memory, Rebuilt};
+use super::memory::{Memory, Rebuilt, Signable, Unsigned};
+use super::records::Records;
 use super::secret::with_key;
 use super::{Shared, Validating, rule};
 use crate::error::{HsmError, HsmResult};
@@ -58,19 +59,34 @@ impl LocalChannel {
     }
 
     /// Signs when the record is durable.
-    async fn sign(&self, sighash: Message) -> HsmResult<Signature> {
-        if let Some(Validating { records, .. }) = &self.shared.validating
-            && let Some(record) = self.memory(|memory| Ok(memory.unrecorded()))?
-        {
-            // Two calls at once keep the same record twice, which is harmless.
-            records.keep(self.reference, &record).await?;
-            self.memory(|memory| {
-                memory.recorded();
-                Ok(())
-            })?;
+    async fn sign(&self, signable: Signable) -> HsmResult<Signature> {
+        if let (Some(validating), Some(unsigned)) = (&self.shared.validating, signable.record) {
+            self.keep(&validating.records, unsigned).await?;
         }
         let secp = &self.shared.secp;
-        Ok(with_key(&self.funding_secret, |key| secp.sign_ecdsa_low_r(&sighash, key)))
+        Ok(with_key(&self.funding_secret, |key| secp.sign_ecdsa_low_r(&signable.sighash, key)))
+    }
+
+    /// Returns when the record would survive a crash.
+    async fn keep(&self, records: &Records, unsigned: Unsigned) -> HsmResult<()> {
+        let Unsigned { record, recorded } = unsigned;
+        let found = records.find(self.reference, &record).await?;
+        if recorded {
+            return if found { Ok(()) } else { Err(records.lose(self.reference)) };
+        }
+        // Two calls at once keep the same record twice, which is harmless.  That it is the same is
+        // looked at under the lock under which the write is given its place: a call for what the
+        // channel was before it was forgotten overwrites nothing.
+        let writing = self.memory(|memory| {
+            memory.is_still(&record)?;
+            Ok(records.begin(self.reference, record, found))
+        })?;
+        let kept = writing.finish().await?;
+        self.memory(|memory| {
+            let is_first = memory.is_still(&record)?.recorded();
+            kept.count(is_first);
+            Ok(())
+        })
     }
 }
 
@@ -104,7 +120,9 @@ impl ChannelHsm for LocalChannel {
         if let Some(Validating { policy, records }) = &self.shared.validating {
             policy.judge(setup)?;
             let new = rebuilt.insert(Rebuilt::from_setup(&self.shared.secp, setup)?);
-            new.recorded = records.contains(self.reference, &new.record).await?;
+            // Found or not, it is written before the first signature: who wrote it may have died
+            // before it was durable.
+            records.find(self.reference, &new.record).await?;
         }
         // Another call may have come first while we read.
         let mut channels = self.shared.channels();
@@ -118,8 +136,8 @@ impl ChannelHsm for LocalChannel {
         &self,
         request: &CommitmentRequest<'_>,
     ) -> HsmResult<Signature> {
-        let sighash = self.memory(|memory| memory.sign_counterparty(request))?;
-        self.sign(sighash).await
+        let signable = self.memory(|memory| memory.sign_counterparty(request))?;
+        self.sign(signable).await
     }
 
     async fn validate_holder_commitment(
@@ -140,7 +158,7 @@ impl ChannelHsm for LocalChannel {
         &self,
         request: &CommitmentRequest<'_>,
     ) -> HsmResult<Signature> {
-        let sighash = self.memory(|memory| memory.sign_holder(request))?;
-        self.sign(sighash).await
+        let signable = self.memory(|memory| memory.sign_holder(request))?;
+        self.sign(signable).await
     }
 }

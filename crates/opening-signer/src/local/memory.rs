@@ -21,7 +21,22 @@ pub(super) struct Rebuilt {
     /// Ours, then the peer's.
     commitments: [Commitment; 2],
     pub(super) record: Record,
-    /// Whether the record is durable.
+    /// Whether we made the record durable.
+    recorded: bool,
+}
+
+/// What may be signed, once its record is durable.
+pub(super) struct Signable {
+    pub(super) sighash: Message,
+    /// Only a validating signer keeps one.
+    pub(super) record: Option<Unsigned>,
+}
+
+/// The record of a commitment that is about to be signed.
+#[derive(Clone, Copy)]
+pub(super) struct Unsigned {
+    pub(super) record: Record,
+    /// Whether we made it durable before.
     pub(super) recorded: bool,
 }
 
@@ -51,16 +66,18 @@ impl Memory {
     pub(super) fn sign_counterparty(
         &mut self,
         request: &CommitmentRequest<'_>,
-    ) -> HsmResult<Message> {
+    ) -> HsmResult<Signable> {
         let Some(rebuilt) = &self.rebuilt else {
-            return self.channel.sign_counterparty(request);
+            let sighash = self.channel.sign_counterparty(request)?;
+            return Ok(Signable { sighash, record: None });
         };
         self.channel.is_of_channel(Side::Remote, request)?;
         rebuilt.equals(request.commitment)?;
         if self.channel.is_fundee() && !self.channel.is_validated() {
             return Err(rule::fundee_validates_first());
         }
-        self.channel.signed(request)
+        let record = Some(rebuilt.unsigned());
+        Ok(Signable { sighash: self.channel.signed(request)?, record })
     }
 
     /// Whether our commitment is what the request is about.
@@ -79,25 +96,32 @@ impl Memory {
     }
 
     /// The digest of our own commitment, if it may be signed.
-    pub(super) fn sign_holder(&self, request: &CommitmentRequest<'_>) -> HsmResult<Message> {
+    pub(super) fn sign_holder(&self, request: &CommitmentRequest<'_>) -> HsmResult<Signable> {
         self.is_ours(request)?;
-        self.channel.signed_by_holder(request)
+        let sighash = self.channel.signed_by_holder(request)?;
+        Ok(Signable { sighash, record: self.rebuilt.as_ref().map(Rebuilt::unsigned) })
     }
 
-    /// The record that has to be durable before a signature leaves, unless it is.
-    pub(super) fn unrecorded(&self) -> Option<Record> {
-        self.rebuilt.as_ref().filter(|rebuilt| !rebuilt.recorded).map(|rebuilt| rebuilt.record)
-    }
-
-    /// The record is durable.
-    pub(super) fn recorded(&mut self) {
-        if let Some(rebuilt) = &mut self.rebuilt {
-            rebuilt.recorded = true;
+    /// The channel is still the one that `record` is of: it may have been forgotten, and its
+    /// reference set up anew, while the store was awaited.
+    pub(super) fn is_still(&mut self, record: &Record) -> HsmResult<&mut Rebuilt> {
+        match &mut self.rebuilt {
+            Some(rebuilt) if rebuilt.record == *record => Ok(rebuilt),
+            _ => Err(rule::setup_differs()),
         }
     }
 }
 
 impl Rebuilt {
+    fn unsigned(&self) -> Unsigned {
+        Unsigned { record: self.record, recorded: self.recorded }
+    }
+
+    /// The record is durable.  Whether it was not before.
+    pub(super) fn recorded(&mut self) -> bool {
+        !core::mem::replace(&mut self.recorded, true)
+    }
+
     fn equals(&self, commitment: &Commitment) -> HsmResult<()> {
         let rebuilt = match commitment.owner {
             Side::Local => &self.commitments[0],

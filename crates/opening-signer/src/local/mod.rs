@@ -6,6 +6,7 @@ mod fixed;
 mod memory;
 mod policy;
 mod record;
+mod records;
 pub(crate) mod rule;
 mod secret;
 
@@ -22,7 +23,7 @@ use self::channel::LocalChannel;
 pub use self::fixed::ChannelSecrets;
 use self::memory::Memory;
 pub use self::policy::SigningPolicy;
-use self::record::Records;
+use self::records::Records;
 pub use self::rule::Rule;
 use self::secret::ChannelRoot;
 pub use self::secret::HsmSecret;
@@ -77,13 +78,29 @@ impl LocalHsm {
     ///
     /// One record of each channel is in `store` before the first signature leaves, which must be
     /// durable when its `write` returns.  After a restart with the same store a channel can be
-    /// signed again with identical bytes, and not differently.
+    /// signed again with identical bytes, and not differently.  One signer at a time has a store.
+    ///
+    /// A store that lost records makes every setup and every signature end in
+    /// [`Storage`](crate::HsmError::Storage), and [`health`](Hsm::health) says so.  It is noticed
+    ///
+    /// * while the signer runs, when the last record that it kept is gone: at the next record, and
+    ///   at the next signature of that channel;
+    /// * after a start, at the first setup, when fewer records are there than the record of the
+    ///   highest `dbid` has counted: some were lost and a later one was not.
+    ///
+    /// It is not noticed when after a start all that is there was there together at one moment (an
+    /// older copy of the whole store, an empty one): only somebody else could know of the rest.
+    /// Then a reference whose record was lost takes another setup.  Nor is it noticed when single
+    /// records vanish from a store while the signer runs, before the next start, or when the copy
+    /// was made between two writes that were under way together.
+    ///
+    /// The way on is a store with all records, or another secret.
     pub fn validating(
         secret: &HsmSecret,
         policy: SigningPolicy,
         store: Arc<dyn KVStore + Send + Sync>,
     ) -> Self {
-        Self::new(secret.channel_root(), Some(Validating { policy, records: Records(store) }))
+        Self::new(secret.channel_root(), Some(Validating { policy, records: Records::new(store) }))
     }
 
     /// A blind signer whose channels all have these secrets.  For tests: two channels with the
@@ -129,6 +146,12 @@ impl Hsm for LocalHsm {
             bounds: self.bounds(),
             pipelining: Pipelining::OneByOne,
         }
+    }
+
+    /// Bad once the store was seen to have lost records.
+    fn health(&self) -> HsmResult<()> {
+        let validating = self.shared.validating.as_ref();
+        validating.map_or(Ok(()), |validating| validating.records.health())
     }
 
     async fn channel(&self, reference: ChannelRef) -> HsmResult<Arc<dyn ChannelHsm>> {

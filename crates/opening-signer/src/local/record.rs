@@ -1,64 +1,21 @@
-//! The one durable record of a channel: written before its first signature leaves.
-//!
-//! It binds the channel's reference to everything that the channel is made of, so that after a
-//! restart the same may be signed again and nothing else.
-
-use std::sync::Arc;
+//! What a signature binds a signer to.
 
 use bitcoin::ScriptBuf;
 use bitcoin::hashes::{Hash, HashEngine, sha256};
-use lightning::io;
-use lightning::util::persist::KVStore;
 use opening_core::{ChannelConfig, ChannelKeys, ChannelParameters, Commitment, Party, Side};
 
-use super::rule;
-use crate::error::{HsmError, HsmResult};
-use crate::request::{ChannelRef, ChannelSetup};
+use crate::request::ChannelSetup;
 
-const NAMESPACE: &str = "opening_signer";
-const CHANNELS: &str = "channels";
-
-/// Version 1, then a digest.
-const LENGTH: usize = 1 + 32;
-const VERSION: u8 = 1;
-
-/// What a signature binds the signer to.
+/// Everything that a channel is made of, as a digest: after a restart the same may be signed again
+/// and nothing else.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) struct Record([u8; LENGTH]);
+pub(super) struct Record(pub(super) [u8; 32]);
 
 impl Record {
     /// Of a channel and both its first commitments.
     pub(super) fn of(setup: &ChannelSetup, commitments: &[Commitment; 2]) -> Self {
-        let mut record = [VERSION; LENGTH];
-        record[1..].copy_from_slice(&digest(setup, commitments).to_byte_array());
-        Self(record)
+        Self(digest(setup, commitments).to_byte_array())
     }
-}
-
-/// The records of all channels.
-pub(super) struct Records(pub(super) Arc<dyn KVStore + Send + Sync>);
-
-impl Records {
-    /// Whether `record` is there.  Another one for the same channel is a refusal.
-    pub(super) async fn contains(&self, reference: ChannelRef, record: &Record) -> HsmResult<bool> {
-        match self.0.read(NAMESPACE, CHANNELS, &key(reference)).await {
-            Ok(kept) if kept == record.0 => Ok(true),
-            Ok(kept) if kept.len() == LENGTH && kept[0] == VERSION => Err(rule::setup_differs()),
-            Ok(_) => Err(HsmError::Storage("its record of the channel is damaged".into())),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-            Err(error) => Err(HsmError::Storage(error.to_string())),
-        }
-    }
-
-    /// Returns when `record` would survive a crash.
-    pub(super) async fn keep(&self, reference: ChannelRef, record: &Record) -> HsmResult<()> {
-        let writing = self.0.write(NAMESPACE, CHANNELS, &key(reference), record.0.to_vec());
-        writing.await.map_err(|error| HsmError::Storage(error.to_string()))
-    }
-}
-
-fn key(reference: ChannelRef) -> String {
-    format!("{}_{}", reference.peer, reference.dbid)
 }
 
 // Destructured, so that a new field does not compile until it is bound too.

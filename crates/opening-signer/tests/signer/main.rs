@@ -9,6 +9,7 @@ mod pair;
 mod recorded;
 mod recordings;
 mod restart;
+mod rollback;
 mod rules;
 mod secrecy;
 mod store;

@@ -1,19 +1,22 @@
 //! What a validating signer keeps, when, and what it does after a restart.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bitcoin::secp256k1::Secp256k1;
-use bitcoin::{Amount, OutPoint, ScriptBuf};
+use bitcoin::secp256k1::ecdsa::Signature;
+use bitcoin::{Amount, OutPoint, ScriptBuf, Txid};
 use lightning_persister::fs_store::FilesystemStore;
 use opening_core::{ChannelType, CommitmentFormat, FeeratePerKw, MilliSatoshi, Side};
 use opening_signer::{ChannelSetup, Enforcement, Hsm, HsmError, LocalHsm};
 
-use crate::pair::{End, Pair, node, policy, reason, signer};
+use crate::pair::{End, Pair, node, node_id, policy, reason, signer};
 
 /// The same node with the same store, all memory gone.
-async fn restarted(end: End) -> End {
-    let hsm = signer(7, Enforcement::Validating, &end.store);
+pub(crate) async fn restarted(end: End) -> End {
+    let byte = if end.reference.peer == node_id(8) { 7 } else { 8 };
+    let hsm = signer(byte, Enforcement::Validating, &end.store);
     let channel = hsm.channel(end.reference).await.unwrap();
     End { hsm, channel, ..end }
 }
@@ -62,7 +65,58 @@ async fn no_signature_leaves_while_the_store_stalls() {
     // The call was dropped half-way; the same call again is as good as new.
     funder.store.stalls.store(false, Ordering::SeqCst);
     funder.sign(&theirs).await.unwrap();
-    assert_eq!(funder.store.writes(), 1);
+    assert_eq!(funder.store.entries.lock().unwrap().len(), 1);
+}
+
+/// What an end does, in its order.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Step {
+    Sign,
+    Validate,
+    SignOwn,
+}
+
+/// The same end up to `step`, the signer started anew before each call: what it was told is told
+/// again, what it signed is the same again, and nothing else is signed.
+async fn goes_through(mut end: End, steps: &[Step], theirs: &Signature) {
+    let [own, remote] = [Side::Local, Side::Remote].map(|owner| end.commitment(owner));
+    let mut signed: HashMap<Txid, Signature> = HashMap::new();
+    for (index, step) in steps.iter().enumerate() {
+        end = restarted(end).await;
+        let mut other = end.setup.clone();
+        other.parameters.feerate_per_kw = FeeratePerKw::new(1251);
+        if !signed.is_empty() {
+            assert_eq!(reason(end.channel.setup(&other).await), "setup-differs", "{step:?}");
+        }
+        end.channel.setup(&end.setup).await.unwrap();
+        // Up to and with this one.
+        for step in &steps[..=index] {
+            let (commitment, signature) = match step {
+                Step::Validate => {
+                    end.validate(&own, theirs).await.unwrap();
+                    continue;
+                }
+                Step::Sign => (&remote, end.sign(&remote).await.unwrap()),
+                Step::SignOwn => (&own, end.sign_own(&own).await.unwrap()),
+            };
+            let txid = commitment.transaction.compute_txid();
+            assert_eq!(*signed.entry(txid).or_insert(signature), signature);
+        }
+    }
+    assert_eq!(signed.len(), 2);
+    assert_eq!(end.store.entries.lock().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn a_restart_at_each_step_forgets_nothing_in_either_role() {
+    let Pair { funder, fundee } = Pair::set_up(Enforcement::Validating).await;
+    let for_fundee = funder.sign(&funder.commitment(Side::Remote)).await.unwrap();
+    fundee.validate(&fundee.commitment(Side::Local), &for_fundee).await.unwrap();
+    let for_funder = fundee.sign(&fundee.commitment(Side::Remote)).await.unwrap();
+
+    let Pair { funder, fundee } = Pair::new(Enforcement::Validating).await;
+    goes_through(funder, &[Step::Sign, Step::Validate, Step::SignOwn], &for_funder).await;
+    goes_through(fundee, &[Step::Validate, Step::Sign, Step::SignOwn], &for_fundee).await;
 }
 
 #[tokio::test]
@@ -74,8 +128,13 @@ async fn identical_bytes_are_signed_again_after_a_restart() {
     let funder = restarted(funder).await;
     assert_eq!(reason(funder.sign(&theirs).await), "setup-missing");
     funder.channel.setup(&funder.setup).await.unwrap();
+    // What was read may not have been durable: whoever wrote it may have died before.
+    let writes = funder.store.writes();
     assert_eq!(funder.sign(&theirs).await.unwrap(), before);
-    assert_eq!(funder.store.writes(), 1);
+    assert_eq!(funder.store.writes(), writes + 1);
+    assert_eq!(funder.sign(&theirs).await.unwrap(), before);
+    assert_eq!(funder.store.writes(), writes + 1);
+    assert_eq!(funder.store.entries.lock().unwrap().len(), 1);
     let answer = funder.sign_own(&funder.commitment(Side::Local)).await;
     assert_eq!(reason(answer), "not-validated");
 }

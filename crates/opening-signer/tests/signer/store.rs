@@ -13,7 +13,11 @@ pub(crate) struct MemoryStore {
     pub(crate) entries: Arc<Mutex<HashMap<String, Vec<u8>>>>,
     pub(crate) writes: AtomicUsize,
     pub(crate) fails: AtomicBool,
-    pub(crate) stalls: AtomicBool,
+    pub(crate) reads_fail: AtomicBool,
+    /// Writes wait until it is false.
+    pub(crate) stalls: Arc<AtomicBool>,
+    /// Which write each entry is of.
+    order: Arc<Mutex<HashMap<String, usize>>>,
 }
 
 impl MemoryStore {
@@ -24,6 +28,9 @@ impl MemoryStore {
 
 impl KVStore for MemoryStore {
     fn read(&self, one: &str, two: &str, key: &str) -> AsyncResult<'static, Vec<u8>, io::Error> {
+        if self.reads_fail.load(Ordering::SeqCst) {
+            return Box::pin(async { Err(io::ErrorKind::Other.into()) });
+        }
         let found = self.entries.lock().unwrap().get(&format!("{one}/{two}/{key}")).cloned();
         Box::pin(async { found.ok_or_else(|| io::ErrorKind::NotFound.into()) })
     }
@@ -35,17 +42,23 @@ impl KVStore for MemoryStore {
         key: &str,
         buf: Vec<u8>,
     ) -> AsyncResult<'static, (), io::Error> {
-        if self.stalls.load(Ordering::SeqCst) {
-            return Box::pin(std::future::pending());
-        }
         if self.fails.load(Ordering::SeqCst) {
             return Box::pin(async { Err(io::ErrorKind::Other.into()) });
         }
-        self.writes.fetch_add(1, Ordering::SeqCst);
-        let entries = Arc::clone(&self.entries);
+        let number = self.writes.fetch_add(1, Ordering::SeqCst);
+        let (entries, order) = (Arc::clone(&self.entries), Arc::clone(&self.order));
+        let stalls = Arc::clone(&self.stalls);
         let name = format!("{one}/{two}/{key}");
         Box::pin(async move {
-            entries.lock().unwrap().insert(name, buf);
+            while stalls.load(Ordering::SeqCst) {
+                tokio::task::yield_now().await;
+            }
+            // The order of writes is that in which they were asked for.
+            let mut order = order.lock().unwrap();
+            if order.get(&name).is_none_or(|newest| *newest < number) {
+                order.insert(name.clone(), number);
+                entries.lock().unwrap().insert(name, buf);
+            }
             Ok(())
         })
     }
@@ -54,7 +67,11 @@ impl KVStore for MemoryStore {
         panic!("a signer removes no record")
     }
 
-    fn list(&self, _: &str, _: &str) -> AsyncResult<'static, Vec<String>, io::Error> {
-        panic!("a signer looks for one record")
+    fn list(&self, one: &str, two: &str) -> AsyncResult<'static, Vec<String>, io::Error> {
+        let prefix = format!("{one}/{two}/");
+        let entries = self.entries.lock().unwrap();
+        let names = entries.keys().filter_map(|name| name.strip_prefix(&prefix));
+        let names = names.map(str::to_owned).collect();
+        Box::pin(async { Ok(names) })
     }
 }
