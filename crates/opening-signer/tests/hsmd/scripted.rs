@@ -27,6 +27,11 @@ impl Wire {
         let _ = self.0.write_all(&[&length[..], message].concat());
     }
 
+    /// What may be no frame.
+    pub(crate) fn write_raw(&mut self, bytes: &[u8]) {
+        let _ = self.0.write_all(bytes);
+    }
+
     /// Passes one end of a new connection, and gives the other.
     pub(crate) fn pass(&mut self) -> Wire {
         let (ours, theirs) = UnixStream::pair().unwrap();
@@ -46,3 +51,10 @@ pub(crate) fn kind(message: &[u8]) -> u16 {
 
 pub(crate) const START_UP: &str = include_str!("../vectors/hsmd-start-up.msgs");
 pub(crate) const FORGET: &str = include_str!("../vectors/hsmd-forget.msgs");
+
+/// The recorded reply of this type, the first in `recording`.
+pub(crate) fn reply(recording: &str, number: u16) -> Vec<u8> {
+    let marker = format!(" > type {number} ");
+    let line = recording.lines().find(|line| line.contains(&marker)).unwrap();
+    hex::decode(line.rsplit(' ').next().unwrap()).unwrap()
+}
