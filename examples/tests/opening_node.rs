@@ -147,7 +147,7 @@ fn the_command_line_answers_for_itself() {
     assert!(features.status.success());
     assert_eq!(String::from_utf8(features.stdout).unwrap().trim(), "08a0000888a222");
 
-    let remote = run(&["--hsm=unix:/nowhere"]);
+    let remote = run(&["--hsm=pkcs11:token"]);
     assert_eq!(remote.status.code(), Some(2));
     assert!(String::from_utf8(remote.stderr).unwrap().contains("not-built-in"));
 

@@ -4,7 +4,7 @@
 //! * [`command`]: what may be asked, read from a line.
 //! * [`output`]: answers and events, written in order; [`report`]: what events say.
 //! * [`node`]: the node itself; [`channels`]: what it remembers of each opening; `chain`: what it
-//!   was told of blocks; `operate`: what an operator asks of opened channels.
+//!   was told of blocks; `operate`: what an operator asks of opened channels; `signer`: `--hsm`.
 
 mod chain;
 pub mod channels;
@@ -16,3 +16,4 @@ mod operate;
 pub mod options;
 pub mod output;
 pub mod report;
+mod signer;

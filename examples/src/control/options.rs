@@ -14,7 +14,8 @@ use opening_core::{FeeratePerKw, FeerateRange, Limits};
 use opening_peer::node::{AcceptWithin, Bounds, Entropy, SystemEntropy};
 use opening_peer::store::{ChannelStore, KvChannelStore, MemoryStore, StoreError};
 use opening_peer::{Capacity, Node, Openings};
-use opening_signer::{ChannelSecrets, HsmSecret, LocalHsm};
+use opening_signer::remote::tls::Fingerprint;
+use opening_signer::{ChannelSecrets, Hsm, HsmError, HsmSecret, LocalHsm};
 use serde_json::json;
 use tokio::net::TcpListener;
 
@@ -23,6 +24,8 @@ use super::help;
 use super::node::ControlNode;
 use super::output::Output;
 use super::report::Reporter;
+use super::signer::Address;
+use crate::hsmd::HsmdError;
 use crate::logging;
 
 /// A Lightning node that opens channels as it is told on stdin.  Whoever drives it is its chain
@@ -71,9 +74,15 @@ pub struct Options {
     /// A peer that may open channels even where others have taken all places; may be repeated.
     #[arg(long, value_name = "NODE_ID")]
     allow: Vec<PublicKey>,
-    /// A remote signer, unix:PATH or tls:HOST:PORT.
+    /// A remote signer, unix:PATH or tls:HOST:PORT; hsmd:PATH speaks hsmd's wire.
     #[arg(long, value_name = "ADDRESS")]
     hsm: Option<String>,
+    /// Our key for a signer over TLS, created at the first start.
+    #[arg(long, value_name = "FILE")]
+    hsm_key: Option<PathBuf>,
+    /// The fingerprint of that signer's key.
+    #[arg(long, value_name = "FINGERPRINT", value_parser = crate::hsmd::fingerprint)]
+    hsm_peer: Option<Fingerprint>,
     /// What to log on stderr: off, error, warn, info, debug or trace.
     #[arg(long, default_value = "info", value_parser = logging::level)]
     log: log::LevelFilter,
@@ -97,6 +106,10 @@ pub enum OptionsError {
     NotBuiltIn(String),
     /// Options that do not go together.
     Contradiction(&'static str),
+    /// The remote signer.
+    Signer(HsmError),
+    /// Our own key for it.
+    SignersKey(HsmdError),
     /// The store.
     Store(StoreError),
     /// A file or a socket.
@@ -108,7 +121,8 @@ impl OptionsError {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::NotBuiltIn(_) | Self::Contradiction(_) => 2,
-            Self::Locked(_) | Self::Store(_) | Self::Io(..) => 1,
+            Self::Locked(_) | Self::Signer(_) | Self::Store(_) | Self::Io(..) => 1,
+            Self::SignersKey(error) => error.exit_code(),
         }
     }
 }
@@ -121,6 +135,8 @@ impl std::fmt::Display for OptionsError {
             Self::Locked(directory) => {
                 write!(f, "another process works with {directory} [store-locked]")
             }
+            Self::Signer(error) => write!(f, "--hsm: {error} [{}]", error.code()),
+            Self::SignersKey(error) => write!(f, "{error}"),
             Self::Store(error) => write!(f, "{error} [{}]", error.code()),
             Self::Io(what, error) => write!(f, "{what}: {error} [io]"),
         }
@@ -155,8 +171,13 @@ impl Options {
     /// Opens the store, listens, and says `ready`.
     pub async fn start(self, output: Output) -> Result<Arc<ControlNode>, OptionsError> {
         logging::to_stderr(self.log);
-        if let Some(address) = self.hsm {
-            return Err(OptionsError::NotBuiltIn(format!("a signer at {address}")));
+        let remote = self.hsm.as_deref().map(Address::parse);
+        if let Some(Address::Other(text)) = &remote {
+            return Err(OptionsError::NotBuiltIn(format!("a signer at {text}")));
+        }
+        if remote.is_some() && self.channel_secrets.is_some() {
+            let why = "--channel-secrets are those of the local signer: not with --hsm";
+            return Err(OptionsError::Contradiction(why));
         }
         if self.channel_secrets.is_some() && self.network != Network::Regtest {
             let why = "--channel-secrets is for tests on regtest only";
@@ -176,13 +197,16 @@ impl Options {
         }
         let hsm_secret = hsm_secret(self.store.as_deref())?;
         let secret = self.node_privkey.unwrap_or_else(|| hsm_secret.node_key());
-        let hsm = match self.channel_secrets {
-            Some(secrets) => LocalHsm::with_channel_secrets(fixed(&secrets.0)?),
-            None => LocalHsm::blind(&hsm_secret),
+        let hsm: Arc<dyn Hsm> = match (remote, self.channel_secrets) {
+            (Some(remote), _) => {
+                remote.connect(self.network, (self.hsm_key.as_deref(), self.hsm_peer)).await?
+            }
+            (None, Some(secrets)) => Arc::new(LocalHsm::with_channel_secrets(fixed(&secrets.0)?)),
+            (None, None) => Arc::new(LocalHsm::blind(&hsm_secret)),
         };
         let reporter = Arc::new(Reporter::new(output.clone()));
         let policy = AcceptWithin(bounds(self.network, self.minimum_depth));
-        let (hsm, policy) = (Arc::new(hsm), Arc::new(policy));
+        let policy = Arc::new(policy);
         let node = Node {
             capacity: Capacity {
                 pending_per_peer: self.pending_per_peer,

@@ -4,6 +4,7 @@
 //!   and [`EnvelopeServer`], which puts any [`Hsm`](crate::Hsm) behind it.
 //! * [`HsmdHsm`]: a signer behind the wire of Core Lightning's hsmd, and [`serve_hsmd`], which puts
 //!   any [`Hsm`](crate::Hsm) behind it.
+//! * [`serve`]: one door for both, with its listener or dialler.
 //! * [`unix`]: the sockets between two processes of one user.
 //! * [`tls`]: connections between two machines, with pinned keys.
 //! * [`Connect`]: how a node gets its connection, with any other transport.
@@ -13,8 +14,10 @@ mod codec;
 mod envelope;
 mod frame;
 mod hsmd;
+mod serve;
 pub mod tls;
 pub mod unix;
 
 pub use envelope::{Connect, EnvelopeOptions, EnvelopeServer, EnvelopedHsm, LinkError, Stream};
 pub use hsmd::{HsmdConfig, HsmdHsm, HsmdIdentity, serve_hsmd};
+pub use serve::{Transport, serve};

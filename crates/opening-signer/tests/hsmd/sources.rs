@@ -161,7 +161,9 @@ async fn a_program_that_cannot_be_started_or_ends_at_once_is_named() {
 async fn a_path_where_nobody_listens_is_named() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("nobody");
-    let error = HsmdHsm::connect(&path, HsmdConfig::new(Network::Regtest)).await.unwrap_err();
+    let deadline = Duration::from_millis(300);
+    let config = HsmdConfig { deadline, ..HsmdConfig::new(Network::Regtest) };
+    let error = HsmdHsm::connect(&path, config).await.unwrap_err();
     assert_eq!(error.code(), "signer-unavailable");
     assert!(error.to_string().contains(path.to_str().unwrap()), "{error}");
 }

@@ -100,7 +100,8 @@ impl HsmdHsm {
         Self::start(Source::Child(Command::from(command)), config).await
     }
 
-    /// Over a Unix socket, behind which our own user or root must be.
+    /// Over a Unix socket, behind which our own user or root must be.  Waits for it until the
+    /// deadline for one call.
     pub async fn connect(path: &Path, config: HsmdConfig) -> HsmResult<Self> {
         Self::start(Source::Path(path.into()), config).await
     }

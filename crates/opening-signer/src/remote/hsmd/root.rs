@@ -13,7 +13,7 @@ use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use super::fd;
 use super::line::{Line, LineError};
@@ -67,7 +67,7 @@ impl Root {
         deadline: Duration,
     ) -> HsmResult<Self> {
         let mut keeper = Keeper { source, network, deadline, generation: 0, child: None };
-        let first = keeper.connect().await?;
+        let first = keeper.first(Instant::now() + deadline).await?;
         let (telling, state) = watch::channel(Ok(first));
         let keeper = tokio::spawn(keeper.keep(telling)).abort_handle();
         Ok(Self { state, keeper })
@@ -124,6 +124,22 @@ impl Keeper {
                         drop(telling.send_replace(Err(error)));
                     }
                 }
+            }
+        }
+    }
+
+    /// Waits for a signer that is started together with its node.
+    async fn first(&mut self, until: Instant) -> HsmResult<Up> {
+        let mut backoff = Backoff::new();
+        loop {
+            let pause = backoff.next();
+            match self.connect().await {
+                Err(HsmError::Unavailable(_))
+                    if matches!(self.source, Source::Path(_)) && Instant::now() + pause < until =>
+                {
+                    sleep(pause).await;
+                }
+                connected => return connected,
             }
         }
     }

@@ -1,0 +1,184 @@
+//! A small signer process: the options of the program `hsmd`, and what it serves.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bitcoin::Network;
+use bitcoin::secp256k1::Secp256k1;
+use clap::Parser;
+use lightning_persister::fs_store::FilesystemStore;
+use opening_signer::remote::tls::{Fingerprint, Identity, TlsDialer, TlsSocket};
+use opening_signer::remote::unix::SignerSocket;
+use opening_signer::remote::{Transport, serve};
+use opening_signer::{Hsm, HsmSecret, LocalHsm, SigningPolicy};
+
+use crate::{logging, secret_file};
+
+/// Signs for a node that runs in another process or on another machine.
+#[derive(Debug, Parser)]
+#[command(name = "hsmd", version, after_long_help = EXAMPLES)]
+pub struct Options {
+    /// The secret from which all keys follow: 32 bytes, as Core Lightning's hsm_secret, mode 0600.
+    /// It is created at the first start.  Whoever has it has the money.
+    #[arg(long, value_name = "FILE", required_unless_present = "print_fingerprint")]
+    secret_file: Option<PathBuf>,
+    /// bitcoin, testnet, signet or regtest.
+    #[arg(long, default_value = "regtest")]
+    network: Network,
+    /// Check what is signed, and keep what was signed in this directory.
+    #[arg(long, value_name = "DIR")]
+    validating: Option<PathBuf>,
+    /// Serve on this Unix socket, in a directory of mode 0700.
+    #[arg(
+        long,
+        value_name = "PATH",
+        required_unless_present_any = ["tls", "print_fingerprint"],
+        conflicts_with = "tls"
+    )]
+    unix: Option<PathBuf>,
+    /// On the Unix socket speak the wire of Core Lightning's hsmd, instead of the enveloped one.
+    #[arg(long, requires = "unix")]
+    hsmd_wire: bool,
+    /// Serve over TLS 1.3 at this address, or with --dial to the node there.
+    #[arg(long, value_name = "HOST:PORT", requires = "tls_key", requires = "peer")]
+    tls: Option<String>,
+    /// Our key for TLS, created at the first start.
+    #[arg(long, value_name = "FILE")]
+    tls_key: Option<PathBuf>,
+    /// Print the fingerprint of --tls-key and exit.
+    #[arg(long, requires = "tls_key")]
+    print_fingerprint: bool,
+    /// The fingerprint of the node's key: nobody else is served.
+    #[arg(long, value_name = "FINGERPRINT", value_parser = fingerprint)]
+    peer: Option<Fingerprint>,
+    /// Dial the node instead of waiting for it.
+    #[arg(long, requires = "tls")]
+    dial: bool,
+    /// What to log on stderr: off, error, warn, info, debug or trace.
+    #[arg(long, default_value = "info", value_parser = logging::level)]
+    log: log::LevelFilter,
+}
+
+const EXAMPLES: &str = "\
+On one machine:
+  hsmd --secret-file secret --unix run/signer.sock
+  opening-node --hsm=unix:run/signer.sock
+
+On two machines, after each side has told the other its fingerprint:
+  hsmd --print-fingerprint --tls-key signer.key
+  hsmd --print-fingerprint --tls-key node.key
+  hsmd --secret-file secret --tls 0.0.0.0:7001 --tls-key signer.key --peer FINGERPRINT
+  opening-node --hsm=tls:signer.example:7001 --hsm-key node.key --hsm-peer FINGERPRINT";
+
+/// Why it does not serve.
+#[derive(Debug)]
+pub enum HsmdError {
+    /// A file or a socket.
+    Io(String, io::Error),
+    /// An option that means nothing.
+    BadOption(String),
+}
+
+impl HsmdError {
+    /// 2 for what was asked wrongly, 1 for what went wrong.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::BadOption(_) => 2,
+            Self::Io(..) => 1,
+        }
+    }
+}
+
+impl fmt::Display for HsmdError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Io(what, error) => write!(f, "{what}: {error} [io]"),
+            Self::BadOption(why) => write!(f, "{why} [bad-options]"),
+        }
+    }
+}
+
+/// clap asks for it before.
+fn missing(option: &str) -> HsmdError {
+    HsmdError::BadOption(format!("{option} is missing"))
+}
+
+/// A fingerprint on a command line.
+pub fn fingerprint(text: &str) -> Result<Fingerprint, String> {
+    text.parse().map_err(|_| "not the 64 hex digits of a fingerprint".into())
+}
+
+/// The key in a file, or why there is none.
+pub fn identity(path: &Path) -> Result<Identity, HsmdError> {
+    Identity::load_or_create(path)
+        .map_err(|error| HsmdError::Io(format!("--tls-key={}", path.display()), error))
+}
+
+impl Options {
+    /// Serves until `stop` is ready.
+    pub async fn run(self, stop: impl Future<Output = ()> + Send) -> Result<(), HsmdError> {
+        logging::to_stderr(self.log);
+        if self.print_fingerprint {
+            return self.print();
+        }
+        let file = self.secret_file.as_deref().ok_or_else(|| missing("--secret-file"))?;
+        let secret = secret_file::read_or_create(file)
+            .map_err(|error| HsmdError::Io(format!("--secret-file={}", file.display()), error))?;
+        let secret = HsmSecret::new(secret);
+        let hsm: Arc<dyn Hsm> = match &self.validating {
+            None => Arc::new(LocalHsm::blind(&secret)),
+            Some(directory) => {
+                let store = FilesystemStore::new(directory.clone());
+                let policy = SigningPolicy::for_network(self.network);
+                Arc::new(LocalHsm::validating(&secret, policy, Arc::new(store)))
+            }
+        };
+        let (transport, where_to) = self.transport(&secret).await?;
+        let kind = if self.validating.is_some() { "validating" } else { "blind" };
+        println!("hsmd: {kind}, for {}, {where_to}", self.network);
+        let served = serve(hsm, self.network, transport, stop).await;
+        served.map_err(|error| HsmdError::Io(where_to, error))
+    }
+
+    fn identity(&self) -> Result<Identity, HsmdError> {
+        identity(self.tls_key.as_deref().ok_or_else(|| missing("--tls-key"))?)
+    }
+
+    fn print(&self) -> Result<(), HsmdError> {
+        println!("{}", self.identity()?.fingerprint());
+        Ok(())
+    }
+
+    async fn transport(&self, secret: &HsmSecret) -> Result<(Transport, String), HsmdError> {
+        if let Some(path) = &self.unix {
+            let socket = SignerSocket::bind(path)
+                .map_err(|error| HsmdError::Io(format!("--unix={}", path.display()), error))?;
+            if self.hsmd_wire {
+                let node_id = secret.node_key().public_key(&Secp256k1::signing_only());
+                let where_to = format!("on {} by hsmd's wire", path.display());
+                return Ok((Transport::Hsmd(socket, node_id), where_to));
+            }
+            return Ok((Transport::Listen(Box::new(socket)), format!("on {}", path.display())));
+        }
+        let address = self.tls.as_ref().ok_or_else(|| missing("--unix or --tls"))?;
+        let peer = self.peer.ok_or_else(|| missing("--peer"))?;
+        let identity = self.identity()?;
+        let ours = identity.fingerprint();
+        let failed = |error| HsmdError::Io(format!("--tls={address}"), error);
+        if self.dial {
+            let dialer = TlsDialer::new(&identity, peer, address).map_err(failed)?;
+            let where_to = format!("to the node at {address}, with the key {ours}");
+            return Ok((Transport::Dial(Box::new(dialer)), where_to));
+        }
+        let address: SocketAddr = address.parse().map_err(|_| {
+            HsmdError::BadOption(format!("--tls={address} is no IP address and port to listen at"))
+        })?;
+        let socket = TlsSocket::bind(&identity, peer, address).await.map_err(failed)?;
+        let address = socket.local_addr().map_err(failed)?;
+        let where_to = format!("at {address}, with the key {ours}");
+        Ok((Transport::Listen(Box::new(socket)), where_to))
+    }
+}

@@ -1,0 +1,198 @@
+//! The scriptable node with its signer in another process, which is killed and started again.
+
+#![allow(clippy::unwrap_used)]
+
+mod driver;
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use bitcoin::consensus::encode::serialize_hex;
+use driver::{Node, transaction};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+/// A signer process, killed when it is dropped.
+struct Signer(Child);
+
+impl Drop for Signer {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn hsmd(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_hsmd"));
+    command.args(arguments).args(["--log", "off"]).stdout(Stdio::null());
+    command
+}
+
+/// The files of one signer, and how it is started on them.
+struct Home {
+    directory: TempDir,
+    transport: Vec<String>,
+}
+
+impl Home {
+    fn on_unix_socket(more: &[&str]) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let socket = directory.path().join("run/signer");
+        let mut transport = vec!["--unix".into(), socket.to_str().unwrap().into()];
+        transport.extend(more.iter().map(ToString::to_string));
+        Self { directory, transport }
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.directory.path().join(name).to_str().unwrap().into()
+    }
+
+    fn start(&self) -> Signer {
+        let (secret, store) = (self.path("secret"), self.path("store"));
+        let arguments = ["--secret-file", &secret, "--validating", &store];
+        Signer(hsmd(&arguments).args(&self.transport).spawn().unwrap())
+    }
+}
+
+/// What the node says of its signer.
+fn signer(node: &mut Node) -> Value {
+    node.ask_ok(json!({"cmd": "status"}))["signer"].clone()
+}
+
+fn until_signer_is(node: &mut Node, wanted: &str) {
+    let start = Instant::now();
+    while signer(node) != wanted {
+        assert!(start.elapsed() < Duration::from_secs(20), "never {wanted}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Goes on with an opening that waits for its transaction, up to its use.
+fn finish(funder: &mut Node, fundee: &mut Node, begun: &Value, needed: &Value, height: u32) {
+    let raw = serialize_hex(&transaction(needed));
+    let id = &begun["result"]["temporary_channel_id"];
+    funder.ask_ok(json!({"cmd": "funding_tx", "temporary_channel_id": id, "tx": raw}));
+    assert_eq!(funder.event("broadcast")["tx"], raw);
+    fundee.event("opened");
+    for node in [&mut *funder, &mut *fundee] {
+        node.ask_ok(json!({"cmd": "connect_block", "height": height, "txs": [raw]}));
+        for later in 1..3 {
+            let height = height + later;
+            node.ask_ok(json!({"cmd": "connect_block", "height": height, "txs": []}));
+        }
+    }
+    funder.event("channel_ready");
+    fundee.event("channel_ready");
+}
+
+/// The opening under way goes on when the signer is back, a new one is refused at once in between,
+/// and the next ones open.
+fn killed_and_started_again(home: &Home, options: &[&str]) {
+    let first = home.start();
+    let mut funder = Node::start(options);
+    let mut fundee = Node::start(&[]);
+    funder.connect(&mut fundee);
+    let begun = funder.fund(&fundee, 400_000);
+    let needed = funder.event("funding_needed");
+
+    drop(first);
+    until_signer_is(&mut funder, "signer-unavailable");
+    let refused = funder.fund(&fundee, 500_000);
+    assert_eq!((&refused["ok"], &refused["code"]), (&json!(false), &json!("signer-unavailable")));
+
+    let second = home.start();
+    until_signer_is(&mut funder, "reachable");
+    finish(&mut funder, &mut fundee, &begun, &needed, 102);
+
+    // As fundee, in the same way.
+    fundee.fund(&funder, 600_000);
+    let needed = fundee.event("funding_needed");
+    drop(second);
+    let _third = home.start();
+    let id = &needed["temporary_channel_id"];
+    let raw = serialize_hex(&transaction(&needed));
+    fundee.ask_ok(json!({"cmd": "funding_tx", "temporary_channel_id": id, "tx": raw}));
+    assert_eq!(fundee.event("broadcast")["tx"], raw);
+
+    let begun = funder.fund(&fundee, 700_000);
+    assert_eq!(begun["ok"], true, "{begun}");
+    let needed = funder.event("funding_needed");
+    finish(&mut funder, &mut fundee, &begun, &needed, 105);
+    assert!(funder.wait().success());
+}
+
+#[test]
+fn a_signer_on_a_unix_socket_is_killed_and_started_again() {
+    let home = Home::on_unix_socket(&[]);
+    let address = format!("--hsm=unix:{}", home.path("run/signer"));
+    killed_and_started_again(&home, &[&address]);
+}
+
+#[test]
+fn a_signer_on_hsmds_wire_is_killed_and_started_again() {
+    let home = Home::on_unix_socket(&["--hsmd-wire"]);
+    let address = format!("--hsm=hsmd:{}", home.path("run/signer"));
+    killed_and_started_again(&home, &[&address]);
+}
+
+fn fingerprint(key: &Path) -> String {
+    let key = key.to_str().unwrap();
+    let arguments = ["--print-fingerprint", "--tls-key", key];
+    let printed = hsmd(&arguments).stdout(Stdio::piped()).output().unwrap();
+    assert!(printed.status.success());
+    String::from_utf8(printed.stdout).unwrap().trim().into()
+}
+
+#[test]
+fn a_signer_over_tls_is_killed_and_started_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let keys: [PathBuf; 2] = ["node.key", "signer.key"].map(|name| directory.path().join(name));
+    let [of_node, of_signer] = [fingerprint(&keys[0]), fingerprint(&keys[1])];
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = free.local_addr().unwrap().to_string();
+    drop(free);
+    let key = keys[1].to_str().unwrap().to_string();
+    let transport =
+        ["--tls", &address, "--tls-key", &key, "--peer", &of_node].map(ToString::to_string);
+    let home = Home { directory, transport: transport.into() };
+    let (hsm, key) = (format!("--hsm=tls:{address}"), format!("--hsm-key={}", keys[0].display()));
+    let peer = format!("--hsm-peer={of_signer}");
+    killed_and_started_again(&home, &[&hsm, &key, &peer]);
+}
+
+/// What a program of ours says to a mistake: its exit code, and a code in its words.
+#[test]
+fn mistakes_have_codes() {
+    let home = Home::on_unix_socket(&[]);
+    let run = |arguments: &[&str]| {
+        let output = hsmd(arguments).stderr(Stdio::piped()).output().unwrap();
+        (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())
+    };
+    assert_eq!(run(&[]).0, 2);
+    let socket = home.path("run/signer");
+    let secret = home.path("secret");
+    std::fs::write(&secret, [7; 31]).unwrap();
+    let open_to_all = run(&["--secret-file", &secret, "--unix", &socket]);
+    assert!(open_to_all.0 == 1 && open_to_all.1.contains("others may read"), "{open_to_all:?}");
+    let owner_only = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+    std::fs::set_permissions(&secret, owner_only).unwrap();
+    let short = run(&["--secret-file", &secret, "--unix", &socket]);
+    assert!(short.0 == 1 && short.1.contains("32 bytes") && short.1.contains("[io]"), "{short:?}");
+    std::fs::write(&secret, [7; 32]).unwrap();
+    let key = home.path("key");
+    let peer = "00".repeat(32);
+    let no_address =
+        ["--secret-file", &secret, "--tls", "nowhere", "--tls-key", &key, "--peer", &peer];
+    let no_address = run(&no_address);
+    assert!(no_address.0 == 2 && no_address.1.contains("[bad-options]"), "{no_address:?}");
+    // A second one on the same socket.
+    let _first = home.start();
+    let start = Instant::now();
+    while std::os::unix::net::UnixStream::connect(&socket).is_err() {
+        assert!(start.elapsed() < Duration::from_secs(20), "it does not listen");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let second = run(&["--secret-file", &secret, "--unix", &socket]);
+    assert!(second.0 == 1 && second.1.contains("another process listens"), "{second:?}");
+}
