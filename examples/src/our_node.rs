@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use bitcoin::constants::ChainHash;
 use bitcoin::secp256k1::{PublicKey, Secp256k1, SecretKey};
 use bitcoin::{Network, Transaction};
 use opening_core::{FeeratePerKw, FeerateRange, Limits};
@@ -14,7 +15,7 @@ use opening_peer::store::{ChannelStore, MemoryStore};
 use opening_peer::transport::bolt8::EphemeralKey;
 use opening_peer::transport::tcp;
 use opening_peer::{Ask, Event, Failed, Greeting, Node, Opened, Openings, Session, fund};
-use opening_signer::{CommitmentRequest, Hsm, HsmSecret, LocalHsm};
+use opening_signer::{ChannelSetup, CommitmentRequest, Hsm, HsmSecret, LocalHsm};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
@@ -130,7 +131,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 pub struct OurNode {
     secret: SecretKey,
     address: SocketAddr,
-    hsm: Arc<LocalHsm>,
+    hsm: Arc<dyn Hsm>,
     openings: Arc<Openings>,
     recorder: Arc<Recorder>,
     restored: Vec<Arc<Opened>>,
@@ -161,10 +162,20 @@ impl OurNode {
         store: Arc<dyn ChannelStore>,
     ) -> Result<Arc<Self>, AnyError> {
         let hsm_secret = HsmSecret::new(seed);
-        let secret = hsm_secret.node_key();
+        let hsm = Arc::new(LocalHsm::blind(&hsm_secret));
+        Self::with_signer(hsm_secret.node_key(), hsm, chain, limits, store).await
+    }
+
+    /// The same with a signer of the caller's, and `secret` for the node's identity.
+    pub async fn with_signer(
+        secret: SecretKey,
+        hsm: Arc<dyn Hsm>,
+        chain: RegtestChain,
+        limits: Limits,
+        store: Arc<dyn ChannelStore>,
+    ) -> Result<Arc<Self>, AnyError> {
         let recorder = Arc::new(Recorder::default());
         let feerates = FeerateRange { min: FeeratePerKw::FLOOR, max: FeeratePerKw::new(25_000) };
-        let hsm = Arc::new(LocalHsm::blind(&hsm_secret));
         let node = Node::new(
             Network::Regtest,
             hsm.clone(),
@@ -263,7 +274,16 @@ impl OurNode {
     pub async fn signed_commitment(&self, opened: &Opened) -> Result<Transaction, AnyError> {
         let parameters = &opened.parameters;
         let channel = self.hsm.channel(opened.reference).await?;
+        let setup = ChannelSetup {
+            parameters: parameters.clone(),
+            chain_hash: ChainHash::REGTEST,
+            local_shutdown_script: opened.local_shutdown_script.clone(),
+            remote_shutdown_script: opened.remote_shutdown_script.clone(),
+        };
         let request = CommitmentRequest::first(parameters, &opened.local_commitment);
+        // Again: a signer that was restarted may have forgotten both.
+        channel.setup(&setup).await?;
+        channel.validate_holder_commitment(&request, &opened.remote_signature).await?;
         let signature = channel.sign_holder_commitment(&request).await?;
         let (local, remote) = (&parameters.local.keys, &parameters.remote.keys);
         Ok(opened.local_commitment.signed(

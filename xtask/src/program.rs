@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::process::{Command, ExitCode};
 
 use crate::error::Error;
-use crate::workspace::{Workspace, line};
+use crate::workspace::{Workspace, line, run as run_command};
 
 /// Runs the program with `arguments`; its exit code is ours.
 // The dev profile: its dependencies are optimized, it takes less time from cold than release does,
@@ -14,6 +14,11 @@ pub(crate) fn run(
     program: &str,
     arguments: &[OsString],
 ) -> Result<ExitCode, Error> {
+    if arguments.iter().any(|argument| argument == "--remote-signer") {
+        // It starts the signer's program, which nobody else builds.
+        let signer = ["build", "--locked", "-p", "opening-examples", "--bin", "hsmd"];
+        run_command(&mut workspace.cargo(signer))?;
+    }
     let mut command =
         workspace.cargo(["run", "--locked", "-p", "opening-examples", "--bin", program, "--"]);
     command.args(arguments);

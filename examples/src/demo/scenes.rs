@@ -7,10 +7,11 @@ use bitcoin::Amount;
 use lightning::events::ClosureReason;
 use opening_core::{ChannelType, FeeratePerKw, MilliSatoshi};
 use opening_peer::negotiation::ready::Ready;
-use opening_peer::{Ask, Opened, Session};
+use opening_peer::{Ask, FundingTransaction, Opened, Session};
 
 use super::claims;
 use super::paint::Painter;
+use super::signer::{SignerProcess, Where};
 use crate::chain::RegtestChain;
 use crate::ldk_node::{Inbound, LdkAsk, LdkNode};
 use crate::our_node::{AnyError, OurNode};
@@ -32,12 +33,22 @@ struct Stage {
 }
 
 /// Plays everything; an error names the first claim that does not hold.
-pub async fn play(painter: Painter) -> Result<(), AnyError> {
+pub async fn play(painter: Painter, signer: Where) -> Result<(), AnyError> {
     painter.title("An embedded regtest chain, a bdk wallet, our node, and LDK's ChannelManager");
     let chain = RegtestChain::default();
     let wallet = Wallet::mined([3; 32], &chain);
     let ldk = LdkNode::start([2; 32], chain.clone(), wallet.clone(), Inbound::Accept).await?;
-    let ours = OurNode::start([1; 32], chain.clone()).await?;
+    let mut process = None;
+    let ours = match signer {
+        Where::Here => OurNode::start([1; 32], chain.clone()).await?,
+        Where::InAProcess => {
+            let mut started = SignerProcess::start()?;
+            let node = started.node(chain.clone()).await?;
+            painter.note(&format!("our signer is a process of its own: {}", started.describe()));
+            process = Some(started);
+            node
+        }
+    };
     let session = ours.connect(ldk.node_id(), ldk.address()).await?;
     painter.note(&format!("we are      {}", ours.node_id()));
     painter.note(&format!("LDK is      {} at {}", ldk.node_id(), ldk.address()));
@@ -57,6 +68,13 @@ pub async fn play(painter: Painter) -> Result<(), AnyError> {
     channels.push(stage.ldk_funds("LDK funds, static_remotekey", plain).await?);
     let anchors = LdkAsk { anchors: true, push_msat: 50_000_000, ..plain };
     channels.push(stage.ldk_funds("LDK funds, anchors, pushing 50,000 sat", anchors).await?);
+
+    if let Some(process) = process {
+        let process = stage.signer_is_killed(process, &mut channels).await?;
+        let title = "We fund once more, the signer is the new process";
+        channels.push(stage.we_fund(title, ChannelType::ANCHORS, 0).await?);
+        drop(process);
+    }
 
     for (number, ready) in (1..).zip(&channels) {
         stage.painter.channel(number, ready);
@@ -119,6 +137,45 @@ impl Stage {
         self.painter.holds("LDK has the same channel in use: outpoint, capacity, type, reserves");
         self.painter.holds("Bitcoin's consensus code accepts our commitment with both signatures");
         Ok(ready)
+    }
+
+    /// The signer is killed when LDK has accepted, and started again before the transaction is there.
+    async fn signer_is_killed(
+        &self,
+        mut process: SignerProcess,
+        channels: &mut Vec<Ready>,
+    ) -> Result<SignerProcess, AnyError> {
+        self.painter.title("We fund, and our signer is killed in the middle");
+        let (begin, first) = (Instant::now(), self.ours.recorder().len());
+        let ask = Ask::new(Amount::from_sat(1_000_000), FeeratePerKw::new(1250));
+        let pending = self.session.open(ask.clone()).await?.accepted().await?;
+        process.kill().await?;
+        self.painter.note("LDK has accepted; the signer's process is killed with SIGKILL");
+        let failed = match self.session.open(ask).await {
+            Ok(_) => return Err("a channel was begun without a signer".into()),
+            Err(failed) => failed,
+        };
+        if failed.failure.code() != "signer-unavailable" {
+            return Err(format!("another opening failed otherwise: {failed}").into());
+        }
+        self.painter
+            .note(&format!("another opening is refused at once: {}", failed.failure.code()));
+        process.restart()?;
+        self.painter.note("the signer is started again, and the first opening goes on");
+        let feerate = bitcoin::FeeRate::from_sat_per_kwu(1250);
+        let psbt =
+            self.wallet.build_unsigned(std::slice::from_ref(&pending.needed().output), feerate)?;
+        let transaction = self.wallet.sign(psbt)?;
+        let funding = FundingTransaction::Signed(transaction.clone());
+        let mut signing = pending.complete(funding).await.map_err(|(error, _)| error)?;
+        let (opened, permit) = signing.opened().await?;
+        if permit.txid() != transaction.compute_txid() {
+            return Err("the permit is for another transaction".into());
+        }
+        self.chain.broadcast(&transaction)?;
+        channels.push(self.put_to_use(&opened, begin, first).await?);
+        self.painter.holds("the opening under way when the signer was killed has become a channel");
+        Ok(process)
     }
 
     /// LDK offers less than we take, and is told why not.
