@@ -14,16 +14,16 @@ use std::time::Duration;
 
 use common::{ask, confirmation, funding_transaction};
 use faulty::{
-    From, HSM_CALLS, Party, Raw, RecordingHsm, connect, connect_faulty, faulty_node, finish, open,
+    From, HSM_CALLS, Party, Raw, connect, connect_faulty, faulty_node, finish, open,
     open_channel_message, settle, until,
 };
 use lightning::ln::msgs::{Init, Ping};
 use opening_peer::message::encode;
 use opening_peer::session::default_features;
-use opening_peer::testing::{EVERY, Fault, Faults, FaultyHsm};
+use opening_peer::testing::{EVERY, Fault, Faults, MockHsm};
 use opening_peer::transport::framed;
 use opening_peer::{Deadlines, Event, Greeting, Session, Stage};
-use opening_signer::{HsmError, HsmSecret, LocalHsm};
+use opening_signer::{Call, HsmError, HsmSecret, LocalHsm};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::task::coop::poll_proceed;
 use tokio::time::Instant;
@@ -168,7 +168,7 @@ async fn a_policy_that_panics_or_says_no() {
         assert!(open(&funder).await.is_err());
         assert_fails(&fundee, begin, "decision", code, 0).await;
         assert_eq!(wire.errors(From::Fundee), [text]);
-        assert_eq!(fundee.requests.lock().unwrap().len(), 0, "the signer was asked");
+        assert!(fundee.transcript.entries().is_empty(), "the signer was asked");
         let _permit = open(&funder).await.unwrap();
     }
 }
@@ -190,9 +190,8 @@ async fn a_silent_wallet() {
     assert_eq!(signed_so_far(&funder), 0);
 }
 
-fn signed_so_far(party: &Party) -> usize {
-    let requests = party.requests.lock().unwrap();
-    requests.iter().filter(|(call, ..)| *call == "sign_counterparty_commitment").count()
+fn signed_so_far(party: &Party) -> u32 {
+    party.transcript.count(Call::SignCounterpartyCommitment)
 }
 
 // incident: CLN #4043
@@ -245,16 +244,15 @@ async fn deferred(
     let defer = |faults: Faults, nth| faults.at(call, nth, Fault::FailBefore);
     let faults = times.into_iter().fold(Faults::none(), defer);
     let local_hsm = Arc::new(LocalHsm::blind(&HsmSecret::new([1; 32])));
-    let hsm = FaultyHsm::new(local_hsm, faults).failing_with(HsmError::Deferred);
-    let hsm = RecordingHsm::new(Arc::new(hsm));
-    let requests = hsm.requests();
+    let hsm = MockHsm::new(local_hsm, faults).failing_with(HsmError::Deferred);
+    let transcript = hsm.transcript();
     funder.node.hsm = Arc::new(hsm);
     let (funder, _fundee, _wire) = connect(funder, fundee).await;
     let result = open(&funder).await.map(drop).map_err(|failed| failed.failure.code());
-    let requests = requests.lock().unwrap();
-    let asked: Vec<_> = requests.iter().filter(|(asked, ..)| *asked == call).collect();
-    let begin = asked[0].2;
-    (result, asked.iter().map(|(_, what, when)| (what.clone(), *when - begin)).collect())
+    let asked = transcript.entries().into_iter().filter(|entry| entry.call.as_str() == call);
+    let asked: Vec<_> = asked.map(|entry| (entry.request, entry.at)).collect();
+    let begin = asked[0].1;
+    (result, asked.into_iter().map(|(what, when)| (what, when - begin)).collect())
 }
 
 #[tokio::test(start_paused = true)]

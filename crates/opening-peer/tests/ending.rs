@@ -20,7 +20,7 @@ use opening_peer::funding::FundingTransaction;
 use opening_peer::negotiation::ready::{Confirmation, Exit};
 use opening_peer::node::PublicText;
 use opening_peer::openings::{AbandonError, ConfirmError, ReleaseError, SignError};
-use opening_peer::testing::{EVERY, Fault, Faults, FaultyHsm};
+use opening_peer::testing::{EVERY, Fault, Faults, MockHsm};
 use opening_peer::{BroadcastPermit, Event, Restored, Session};
 use opening_signer::{HsmSecret, LocalHsm};
 
@@ -183,7 +183,7 @@ async fn a_signer_that_fails_to_sign_our_commitment_is_asked_again() {
     let signers = faults.clone();
     let node = Lasting::with(move |node| {
         let hsm = LocalHsm::blind(&HsmSecret::new([1; 32]));
-        node.hsm = Arc::new(FaultyHsm::new(Arc::new(hsm), signers.clone()));
+        node.hsm = Arc::new(MockHsm::new(Arc::new(hsm), signers.clone()));
     })
     .await;
     let (channel, _permit, _peer, _session) = ours(&node).await;

@@ -18,6 +18,7 @@ use lightning::ln::types::ChannelId;
 use opening_peer::message::Message;
 use opening_peer::testing::{EVERY, Fault, Faults};
 use opening_peer::{Event, Failure, FundingTransaction, Stage};
+use opening_signer::Call;
 
 const FUNDING_CREATED: u16 = 34;
 const FUNDING_SIGNED: u16 = 35;
@@ -47,9 +48,8 @@ fn assert_nothing_pending(funder: &Party, fundee: &Party) {
 }
 
 /// How many channels the signer was told to forget.
-fn times_forgotten(party: &Party) -> usize {
-    let requests = party.requests.lock().unwrap();
-    requests.iter().filter(|(call, ..)| *call == "forget_channel").count()
+fn times_forgotten(party: &Party) -> u32 {
+    party.transcript.count(Call::ForgetChannel)
 }
 
 /// The peer learns that something is wrong here, and not what.

@@ -18,7 +18,7 @@ use opening_core::secrets::generate_from_seed;
 use opening_peer::message::encode;
 use opening_peer::negotiation::ready::Exit;
 use opening_peer::openings::SignError;
-use opening_peer::testing::{EVERY, Fault, Faults, FaultyHsm};
+use opening_peer::testing::{EVERY, Fault, Faults, MockHsm};
 use opening_peer::{Event, Node, Session};
 use opening_signer::{ChannelSecrets, LocalHsm};
 
@@ -306,7 +306,7 @@ async fn a_signer_that_cannot_judge_the_peers_proof_decides_nothing() {
         let faults = Faults::none();
         let signers = faults.clone();
         let node = Lasting::with(move |node| {
-            node.hsm = Arc::new(FaultyHsm::new(Arc::new(known_secrets()), signers.clone()));
+            node.hsm = Arc::new(MockHsm::new(Arc::new(known_secrets()), signers.clone()));
         })
         .await;
         let (channel, mut peer, _session, said) = back(&node).await;

@@ -6,7 +6,7 @@
 //! |---|---|---|
 //! | store | [`FaultyStore`] | [`Faults`] |
 //! | policy | [`FaultyPolicy`] | [`Faults`] |
-//! | signer | [`FaultyHsm`] | [`Faults`] |
+//! | signer | [`MockHsm`] | [`Faults`], and what only a signer can do |
 //! | wallet | [`FaultyFunding`]; [`TestWallet`] is one to wrap | [`Faults`] |
 //! | connection | [`FaultyStream`] | [`StreamFaults`] |
 //! | clock | tokio's own, paused; [`clock`] stops on both sides of a deadline | |
@@ -24,7 +24,7 @@
 //! use opening_peer::Deadlines;
 //! use opening_peer::store::MemoryStore;
 //! use opening_peer::testing::{
-//!     EVERY, Fault, Faults, FaultyFunding, FaultyHsm, FaultyPolicy, FaultyStore, TestWallet,
+//!     EVERY, Fault, Faults, FaultyFunding, FaultyPolicy, FaultyStore, MockHsm, TestWallet,
 //! };
 //! use opening_signer::{HsmError, HsmSecret, LocalHsm};
 //!
@@ -46,7 +46,7 @@
 //! let policy = FaultyPolicy::new(AcceptWithin(bounds), faults.clone());
 //! let wallet = FaultyFunding::new(TestWallet::with_coins(10), faults.clone());
 //! let signer = Arc::new(LocalHsm::blind(&HsmSecret::new([1; 32])));
-//! let hsm = FaultyHsm::new(signer, faults.clone()).failing_with(HsmError::Deferred);
+//! let hsm = MockHsm::new(signer, faults.clone()).failing_with(HsmError::Deferred);
 //!
 //! // Later, in the test:
 //! faults.release();
@@ -107,16 +107,13 @@
 //! [`framed`]: crate::transport::framed
 
 pub mod clock;
-mod fault;
 mod funding;
-mod hsm;
 mod policy;
 mod store;
 mod stream;
 
-pub use fault::{EVERY, Fault, Faults};
 pub use funding::{FaultyFunding, TestWallet};
-pub use hsm::FaultyHsm;
+pub use opening_signer::testing::{EVERY, Fault, Faults, MockHsm};
 pub use policy::FaultyPolicy;
 pub use store::FaultyStore;
 pub use stream::{Direction, FaultyStream, StreamFault, StreamFaults};

@@ -161,12 +161,12 @@ async fn a_batch_with_whatever_handle_there_is() {
 
 /// Connects a funder with one more peer: the funder's session, and the peer.
 async fn join(funder: &Arc<Openings>, secret: u8) -> (Session, Party) {
-    let Made { node, log, store, requests } = slow_node(secret);
+    let Made { node, log, store, transcript } = slow_node(secret);
     let openings = crate::common::openings(node);
     let (near, far) = in_memory_pair();
     let (near, far) = tokio::join!(
         Session::start(funder.clone(), node_id(secret), near, Greeting::default()),
         Session::start(openings.clone(), node_id(1), far, Greeting::default()),
     );
-    (near.unwrap(), Party { openings, log, store, requests, session: far.unwrap() })
+    (near.unwrap(), Party { openings, log, store, transcript, session: far.unwrap() })
 }

@@ -5,7 +5,6 @@
 // Clippy's exception for tests does not reach their helpers.
 #![allow(clippy::unwrap_used)]
 
-mod hsm;
 mod log;
 mod opened;
 mod raw;
@@ -17,23 +16,33 @@ use std::time::Duration;
 use opening_peer::node::{AcceptWithin, Bounds};
 use opening_peer::session::{CompleteError, Opening};
 use opening_peer::store::{ChannelStore, MemoryStore, StoreError};
-use opening_peer::testing::{Faults, FaultyHsm, FaultyPolicy, FaultyStore};
+use opening_peer::testing::{Faults, FaultyPolicy, FaultyStore, MockHsm};
 use opening_peer::{BroadcastPermit, Capacity, Failed, Greeting, Node, Opened, Openings, Session};
+use opening_signer::testing::Transcript;
 use opening_signer::{HsmError, HsmSecret, LocalHsm};
 
-pub use self::hsm::{HSM_CALLS, RecordingHsm, Requests};
 pub use self::log::Log;
 pub use self::opened::{Open, opened_between};
 pub use self::raw::{Raw, RawFunder, features_with, open_channel_message};
 pub use self::wire::{From, Wire};
 use crate::common::{ask, node_id, regtest_bounds, signed};
 
+/// Every call of an opening.
+pub const HSM_CALLS: [&str; 6] = [
+    "channel",
+    "pubkeys",
+    "per_commitment_point",
+    "setup",
+    "sign_counterparty_commitment",
+    "validate_holder_commitment",
+];
+
 /// A node with its parts in the test's hand.
 pub struct Made {
     pub node: Node,
     pub log: Arc<Log>,
     pub store: Arc<FaultyStore<MemoryStore>>,
-    pub requests: Requests,
+    pub transcript: Transcript,
 }
 
 /// A node whose store, policy and signer share one plan of faults.
@@ -45,10 +54,9 @@ pub fn node_within(secret: u8, faults: &Faults, bounds: Bounds) -> Made {
     let log = Arc::new(Log::default());
     let store = Arc::new(FaultyStore::new(MemoryStore::default(), faults.clone()));
     let local_hsm = Arc::new(LocalHsm::blind(&HsmSecret::new([secret; 32])));
-    let hsm = FaultyHsm::new(local_hsm, faults.clone())
+    let hsm = MockHsm::new(local_hsm, faults.clone())
         .failing_with(HsmError::Indeterminate("SECRET REASON".into()));
-    let hsm = RecordingHsm::new(Arc::new(hsm));
-    let requests = hsm.requests();
+    let transcript = hsm.transcript();
     let node = Node {
         capacity: Capacity { opens_per_second: None, ..Capacity::default() },
         ..Node::new(
@@ -59,7 +67,7 @@ pub fn node_within(secret: u8, faults: &Faults, bounds: Bounds) -> Made {
             log.clone(),
         )
     };
-    Made { node, log, store, requests }
+    Made { node, log, store, transcript }
 }
 
 /// One end of a watched connection.
@@ -67,7 +75,7 @@ pub struct Party {
     pub openings: Arc<Openings>,
     pub log: Arc<Log>,
     pub store: Arc<FaultyStore<MemoryStore>>,
-    pub requests: Requests,
+    pub transcript: Transcript,
     pub session: Session,
 }
 
@@ -87,11 +95,16 @@ pub async fn connect(funder: Made, fundee: Made) -> (Party, Party, Wire) {
         Session::start(one.clone(), node_id(2), funder_end, Greeting::default()),
         Session::start(other.clone(), node_id(1), fundee_end, Greeting::default()),
     );
-    let party =
-        |openings, session, log, store, requests| Party { openings, log, store, requests, session };
+    let party = |openings, session, log, store, transcript| Party {
+        openings,
+        log,
+        store,
+        transcript,
+        session,
+    };
     (
-        party(one, a.unwrap(), funder.log, funder.store, funder.requests),
-        party(other, b.unwrap(), fundee.log, fundee.store, fundee.requests),
+        party(one, a.unwrap(), funder.log, funder.store, funder.transcript),
+        party(other, b.unwrap(), fundee.log, fundee.store, fundee.transcript),
         wire,
     )
 }

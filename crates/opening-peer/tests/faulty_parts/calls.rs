@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures::FutureExt;
 use opening_peer::store::{ChannelStore, MemoryStore};
 use opening_peer::testing::clock::{Deadline, settle};
-use opening_peer::testing::{EVERY, Fault, Faults, FaultyHsm, FaultyStore};
+use opening_peer::testing::{EVERY, Fault, Faults, FaultyStore, MockHsm};
 use opening_peer::transport::in_memory_pair;
 use opening_peer::{Failed, Opened};
 use opening_signer::{ChannelRef, CommitmentRequest, Hsm, HsmError, HsmSecret, LocalHsm};
@@ -117,7 +117,7 @@ async fn a_held_call_waits_for_the_test() {
 
 /// Two openings, one after the other, with a signer of the funder's that has these faults.
 async fn open_twice(
-    hsm: FaultyHsm,
+    hsm: MockHsm,
 ) -> (Result<Arc<Opened>, Failed>, Result<Arc<Opened>, Failed>, (Side, Side)) {
     let mut funder = faulty_node(1, &Faults::none());
     funder.node.hsm = Arc::new(hsm);
@@ -143,7 +143,7 @@ async fn a_signer_fails_at_the_second_call_of_each_method() {
             (Fault::StallAfter, None, "signer-silent"),
         ] {
             let faults = Faults::none().at(call, 2, fault);
-            let hsm = FaultyHsm::new(local_hsm(), faults.clone());
+            let hsm = MockHsm::new(local_hsm(), faults.clone());
             let hsm = failure.into_iter().fold(hsm, |hsm, why| hsm.failing_with(why.clone()));
             let (first, second, _sides) = open_twice(hsm).await;
             assert!(first.is_ok(), "{call}");
@@ -157,7 +157,7 @@ async fn a_signer_fails_at_the_second_call_of_each_method() {
 async fn a_signer_that_defers_is_asked_again() {
     for call in HSM_CALLS {
         let faults = Faults::none().at(call, 2, Fault::FailBefore).at(call, 3, Fault::FailBefore);
-        let hsm = FaultyHsm::new(local_hsm(), faults.clone()).failing_with(HsmError::Deferred);
+        let hsm = MockHsm::new(local_hsm(), faults.clone()).failing_with(HsmError::Deferred);
         let (first, second, _sides) = open_twice(hsm).await;
         assert!(first.is_ok() && second.is_ok(), "{call}");
         assert_eq!(faults.calls(call), 4, "{call}");
@@ -171,10 +171,10 @@ async fn a_signer_fails_to_forget_and_to_leave() {
         1,
         Fault::FailAfter,
     );
-    let (opened, _, _sides) = open_twice(FaultyHsm::new(local_hsm(), Faults::none())).await;
+    let (opened, _, _sides) = open_twice(MockHsm::new(local_hsm(), Faults::none())).await;
     let opened = opened.unwrap();
 
-    let hsm = FaultyHsm::new(local_hsm(), faults.clone());
+    let hsm = MockHsm::new(local_hsm(), faults.clone());
     let other = ChannelRef { peer: node_id(2), dbid: 1000 };
     let unavailable = HsmError::Unavailable("on purpose".into());
     assert_eq!(hsm.forget_channel(other).await, Err(unavailable));

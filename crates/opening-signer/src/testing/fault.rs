@@ -44,7 +44,38 @@ struct Shared {
 #[derive(Debug, Default)]
 struct Plan {
     faults: HashMap<(&'static str, u32), Fault>,
+    schedule: Option<Schedule>,
     calls: HashMap<&'static str, u32>,
+}
+
+/// Faults drawn at random.
+#[derive(Debug)]
+struct Schedule {
+    seed: u64,
+    one_in: u32,
+    faults: Vec<Fault>,
+}
+
+impl Schedule {
+    /// Depends on nothing but the seed, the method and the number of its call: not on the order in
+    /// which calls of different methods come.
+    fn draw(&self, method: &str, nth: u32) -> Option<Fault> {
+        let begin = self.seed ^ u64::from(nth).rotate_left(32);
+        let state = method.bytes().fold(begin, |state, byte| mixed(state ^ u64::from(byte)));
+        if !state.is_multiple_of(u64::from(self.one_in)) || self.faults.is_empty() {
+            return None;
+        }
+        let index = mixed(state) % self.faults.len() as u64;
+        Some(self.faults[usize::try_from(index).expect("an index of the faults")])
+    }
+}
+
+/// The next number of the generator SplitMix64 from this state.
+const fn mixed(state: u64) -> u64 {
+    let z = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
 }
 
 impl Faults {
@@ -63,9 +94,23 @@ impl Faults {
         self
     }
 
+    /// The same, and one of `faults` at one in `one_in` calls of any method that nothing else is
+    /// planned for.  The same seed gives the same faults at the same calls.
+    ///
+    /// # Panics
+    ///
+    /// If `one_in` is 0.
+    pub fn at_random(self, seed: u64, one_in: u32, faults: impl Into<Vec<Fault>>) -> Self {
+        assert!(one_in > 0, "one in 0 calls");
+        self.plan().schedule = Some(Schedule { seed, one_in, faults: faults.into() });
+        self
+    }
+
     /// From now on nothing goes wrong; calls that stall go on stalling.
     pub fn repair(&self) {
-        self.plan().faults.clear();
+        let mut plan = self.plan();
+        plan.faults.clear();
+        plan.schedule = None;
     }
 
     /// How often `method` has been called.
@@ -119,7 +164,8 @@ impl Faults {
         *calls += 1;
         let nth = *calls;
         let at = |nth| plan.faults.get(&(method, nth)).copied();
-        let fault = at(nth).or_else(|| at(EVERY));
+        let drawn = || plan.schedule.as_ref().and_then(|schedule| schedule.draw(method, nth));
+        let fault = at(nth).or_else(|| at(EVERY)).or_else(drawn);
         if fault.is_some() {
             self.0.struck.send_replace(true);
         }
