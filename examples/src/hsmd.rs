@@ -1,7 +1,7 @@
 //! A small signer process: the options of the program `hsmd`, and what it serves.
 
 use std::fmt;
-use std::io;
+use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use opening_signer::remote::unix::SignerSocket;
 use opening_signer::remote::{Transport, serve};
 use opening_signer::{Hsm, HsmSecret, LocalHsm, SigningPolicy};
 
-use crate::{logging, secret_file};
+use crate::{lock, logging, secret_file};
 
 /// Signs for a node that runs in another process or on another machine.
 #[derive(Debug, Parser)]
@@ -78,6 +78,8 @@ On two machines, after each side has told the other its fingerprint:
 pub enum HsmdError {
     /// A file or a socket.
     Io(String, io::Error),
+    /// Another process works with the directory.
+    Locked(String),
     /// An option that means nothing.
     BadOption(String),
 }
@@ -87,7 +89,7 @@ impl HsmdError {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::BadOption(_) => 2,
-            Self::Io(..) => 1,
+            Self::Locked(_) | Self::Io(..) => 1,
         }
     }
 }
@@ -96,9 +98,19 @@ impl fmt::Display for HsmdError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Io(what, error) => write!(f, "{what}: {error} [io]"),
+            Self::Locked(directory) => {
+                write!(f, "another process works with {directory} [store-locked]")
+            }
             Self::BadOption(why) => write!(f, "{why} [bad-options]"),
         }
     }
+}
+
+/// A line on stdout, which may be a full disk or a pipe that nobody reads.
+fn say(line: &str) -> Result<(), HsmdError> {
+    let mut stdout = io::stdout().lock();
+    let said = writeln!(stdout, "{line}").and_then(|()| stdout.flush());
+    said.map_err(|error| HsmdError::Io("stdout".into(), error))
 }
 
 /// clap asks for it before.
@@ -131,6 +143,13 @@ impl Options {
         let hsm: Arc<dyn Hsm> = match &self.validating {
             None => Arc::new(LocalHsm::blind(&secret)),
             Some(directory) => {
+                let failed =
+                    |error| HsmdError::Io(format!("--validating={}", directory.display()), error);
+                std::fs::create_dir_all(directory).map_err(failed)?;
+                // Two that sign for the same channels would each think itself the only one.
+                if !lock::take(directory).map_err(failed)? {
+                    return Err(HsmdError::Locked(directory.display().to_string()));
+                }
                 let store = FilesystemStore::new(directory.clone());
                 let policy = SigningPolicy::for_network(self.network);
                 Arc::new(LocalHsm::validating(&secret, policy, Arc::new(store)))
@@ -138,9 +157,9 @@ impl Options {
         };
         let (transport, where_to) = self.transport(&secret).await?;
         let kind = if self.validating.is_some() { "validating" } else { "blind" };
-        println!("hsmd: {kind}, for {}, {where_to}", self.network);
-        let served = serve(hsm, self.network, transport, stop).await;
-        served.map_err(|error| HsmdError::Io(where_to, error))
+        say(&format!("hsmd: {kind}, for {}, {where_to}", self.network))?;
+        serve(hsm, self.network, transport, stop).await;
+        Ok(())
     }
 
     fn identity(&self) -> Result<Identity, HsmdError> {
@@ -148,8 +167,7 @@ impl Options {
     }
 
     fn print(&self) -> Result<(), HsmdError> {
-        println!("{}", self.identity()?.fingerprint());
-        Ok(())
+        say(&self.identity()?.fingerprint().to_string())
     }
 
     async fn transport(&self, secret: &HsmSecret) -> Result<(Transport, String), HsmdError> {

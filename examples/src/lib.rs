@@ -7,6 +7,7 @@ pub mod demo;
 pub mod hsmd;
 pub mod ldk_node;
 pub mod ldk_peer_manager;
+pub mod lock;
 pub mod logging;
 pub mod our_node;
 pub mod secret_file;

@@ -85,6 +85,7 @@ fn codes_of_the_node() -> BTreeSet<String> {
     for (_, source) in sources(&root().join("examples/src/control"))
         .into_iter()
         .chain(sources(&root().join("examples/src/bin")))
+        .chain([(root().join("examples/src/hsmd.rs"), read("examples/src/hsmd.rs"))])
     {
         for (at, call) in source.match_indices("Refused::new(\"") {
             codes.insert(source[at + call.len()..].split('"').next().unwrap().to_string());

@@ -146,6 +146,16 @@ fn fingerprint(key: &Path) -> String {
 
 #[test]
 fn a_signer_over_tls_is_killed_and_started_again() {
+    over_tls("tls", &[]);
+}
+
+#[test]
+fn a_signer_that_dials_its_node_is_killed_and_started_again() {
+    over_tls("tls-listen", &["--dial"]);
+}
+
+/// The node reaches the signer by `kind`, which has these options more.
+fn over_tls(kind: &str, more: &[&str]) {
     let directory = tempfile::tempdir().unwrap();
     let keys: [PathBuf; 2] = ["node.key", "signer.key"].map(|name| directory.path().join(name));
     let [of_node, of_signer] = [fingerprint(&keys[0]), fingerprint(&keys[1])];
@@ -153,10 +163,11 @@ fn a_signer_over_tls_is_killed_and_started_again() {
     let address = free.local_addr().unwrap().to_string();
     drop(free);
     let key = keys[1].to_str().unwrap().to_string();
-    let transport =
-        ["--tls", &address, "--tls-key", &key, "--peer", &of_node].map(ToString::to_string);
-    let home = Home { directory, transport: transport.into() };
-    let (hsm, key) = (format!("--hsm=tls:{address}"), format!("--hsm-key={}", keys[0].display()));
+    let transport = ["--tls", &address, "--tls-key", &key, "--peer", &of_node];
+    let transport = transport.iter().chain(more).map(ToString::to_string);
+    let home = Home { directory, transport: transport.collect() };
+    let (hsm, key) =
+        (format!("--hsm={kind}:{address}"), format!("--hsm-key={}", keys[0].display()));
     let peer = format!("--hsm-peer={of_signer}");
     killed_and_started_again(&home, &[&hsm, &key, &peer]);
 }
@@ -195,4 +206,14 @@ fn mistakes_have_codes() {
     }
     let second = run(&["--secret-file", &secret, "--unix", &socket]);
     assert!(second.0 == 1 && second.1.contains("another process listens"), "{second:?}");
+    // Or over the same records.
+    let (other, store) = (home.path("run/other"), home.path("store"));
+    let second = run(&["--secret-file", &secret, "--unix", &other, "--validating", &store]);
+    assert!(second.0 == 1 && second.1.contains("[store-locked]"), "{second:?}");
+    // Nobody reads what it says.
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let mut muted = hsmd(&["--secret-file", &secret, "--unix", &other]);
+    let muted = muted.stdout(full).stderr(Stdio::piped()).output().unwrap();
+    let said = String::from_utf8(muted.stderr).unwrap();
+    assert!(muted.status.code() == Some(1) && said.contains("stdout"), "{said}");
 }

@@ -9,12 +9,15 @@ use tokio::signal::unix::{SignalKind, signal};
 #[tokio::main]
 async fn main() -> ExitCode {
     let options = Options::parse();
+    // Both end it in order: a service manager sends this one.
+    let mut terminated = match signal(SignalKind::terminate()) {
+        Ok(terminated) => terminated,
+        Err(error) => {
+            eprintln!("hsmd: cannot wait for SIGTERM: {error} [io]");
+            return ExitCode::FAILURE;
+        }
+    };
     let stop = async {
-        // Both end it in order: a service manager sends the other one.
-        let mut terminated = match signal(SignalKind::terminate()) {
-            Ok(terminated) => terminated,
-            Err(error) => return log::error!("cannot wait for SIGTERM: {error}"),
-        };
         tokio::select! {
             _ = tokio::signal::ctrl_c() => {}
             _ = terminated.recv() => {}

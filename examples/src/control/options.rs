@@ -18,6 +18,7 @@ use opening_signer::remote::tls::Fingerprint;
 use opening_signer::{ChannelSecrets, Hsm, HsmError, HsmSecret, LocalHsm};
 use serde_json::json;
 use tokio::net::TcpListener;
+use zeroize::Zeroizing;
 
 use super::directory;
 use super::help;
@@ -74,7 +75,8 @@ pub struct Options {
     /// A peer that may open channels even where others have taken all places; may be repeated.
     #[arg(long, value_name = "NODE_ID")]
     allow: Vec<PublicKey>,
-    /// A remote signer, unix:PATH or tls:HOST:PORT; hsmd:PATH speaks hsmd's wire.
+    /// A remote signer, unix:PATH or tls:HOST:PORT; tls-listen:HOST:PORT waits for one that dials;
+    /// hsmd:PATH speaks hsmd's wire.
     #[arg(long, value_name = "ADDRESS")]
     hsm: Option<String>,
     /// Our key for a signer over TLS, created at the first start.
@@ -175,6 +177,11 @@ impl Options {
         if let Some(Address::Other(text)) = &remote {
             return Err(OptionsError::NotBuiltIn(format!("a signer at {text}")));
         }
+        let is_tls = matches!(remote, Some(Address::Tls(_) | Address::TlsListen(_)));
+        if !is_tls && (self.hsm_key.is_some() || self.hsm_peer.is_some()) {
+            let why = "--hsm-key and --hsm-peer are for --hsm=tls:… and --hsm=tls-listen:…";
+            return Err(OptionsError::Contradiction(why));
+        }
         if remote.is_some() && self.channel_secrets.is_some() {
             let why = "--channel-secrets are those of the local signer: not with --hsm";
             return Err(OptionsError::Contradiction(why));
@@ -268,6 +275,6 @@ fn fixed(secrets: &[[u8; 32]; 6]) -> Result<ChannelSecrets, OptionsError> {
 fn hsm_secret(store: Option<&Path>) -> Result<HsmSecret, OptionsError> {
     Ok(HsmSecret::new(match store {
         Some(directory) => directory::read_or_create_secret(directory)?,
-        None => SystemEntropy.bytes(),
+        None => Zeroizing::new(SystemEntropy.bytes()),
     }))
 }

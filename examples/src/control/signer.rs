@@ -1,12 +1,13 @@
 //! `--hsm`: a signer in another process or on another machine.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bitcoin::Network;
 use bitcoin::constants::ChainHash;
-use opening_signer::remote::tls::{Fingerprint, TlsDialer};
+use opening_signer::remote::tls::{Fingerprint, Identity, TlsDialer, TlsSocket};
 use opening_signer::remote::unix::UnixDialer;
 use opening_signer::remote::{EnvelopeOptions, EnvelopedHsm, HsmdConfig, HsmdHsm};
 use opening_signer::{Hsm, HsmError, HsmResult};
@@ -24,6 +25,8 @@ pub(super) enum Address {
     Unix(PathBuf),
     /// `tls:HOST:PORT`.
     Tls(String),
+    /// `tls-listen:HOST:PORT`: the signer dials.
+    TlsListen(String),
     /// `hsmd:PATH`: hsmd's wire on a Unix socket.
     Hsmd(PathBuf),
     /// What this program does not have.
@@ -35,6 +38,7 @@ impl Address {
         match text.split_once(':') {
             Some(("unix", path)) => Self::Unix(path.into()),
             Some(("tls", address)) => Self::Tls(address.into()),
+            Some(("tls-listen", address)) => Self::TlsListen(address.into()),
             Some(("hsmd", path)) => Self::Hsmd(path.into()),
             _ => Self::Other(text.into()),
         }
@@ -64,18 +68,31 @@ impl Address {
             Self::Unix(path) => found(EnvelopedHsm::connect(UnixDialer::new(path), options).await),
             Self::Hsmd(path) => found(HsmdHsm::connect(path, HsmdConfig::new(network)).await),
             Self::Tls(address) => {
-                let (Some(key), Some(peer)) = pinned else {
-                    let why = "--hsm=tls:… needs --hsm-key and --hsm-peer";
-                    return Err(OptionsError::Contradiction(why));
-                };
-                let identity = identity(key).map_err(OptionsError::SignersKey)?;
+                let (identity, peer) = pins(pinned)?;
                 let dialer = TlsDialer::new(&identity, peer, address)
                     .map_err(|error| OptionsError::Io(format!("--hsm=tls:{address}"), error))?;
                 found(EnvelopedHsm::connect(dialer, options).await)
             }
+            Self::TlsListen(address) => {
+                let (identity, peer) = pins(pinned)?;
+                let failed = |error| OptionsError::Io(format!("--hsm=tls-listen:{address}"), error);
+                let parsed = address.parse().map_err(|error| failed(io::Error::other(error)))?;
+                let socket = TlsSocket::bind(&identity, peer, parsed).await.map_err(failed)?;
+                found(EnvelopedHsm::connect(socket, options).await)
+            }
             Self::Other(text) => Err(OptionsError::NotBuiltIn(format!("a signer at {text}"))),
         }
     }
+}
+
+fn pins(
+    pinned: (Option<&Path>, Option<Fingerprint>),
+) -> Result<(Identity, Fingerprint), OptionsError> {
+    let (Some(key), Some(peer)) = pinned else {
+        let why = "--hsm=tls:… and --hsm=tls-listen:… need --hsm-key and --hsm-peer";
+        return Err(OptionsError::Contradiction(why));
+    };
+    Ok((identity(key).map_err(OptionsError::SignersKey)?, peer))
 }
 
 fn found(connected: HsmResult<impl Hsm>) -> Result<Arc<dyn Hsm>, OptionsError> {

@@ -2,13 +2,15 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bitcoin::Network;
 use bitcoin::constants::ChainHash;
 use bitcoin::secp256k1::PublicKey;
+use tokio::net::UnixStream;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use super::backoff::Backoff;
 use super::envelope::{Connect, EnvelopeServer, Stream};
@@ -18,6 +20,9 @@ use crate::hsm::Hsm;
 
 /// Connections that are served at once: a node has one, and for a moment the one before it.
 const MOST_CONNECTIONS: usize = 16;
+
+/// A connection that lasts so long was one.
+const LASTING: Duration = Duration::from_secs(5);
 
 /// How nodes reach a signer.
 pub enum Transport {
@@ -35,8 +40,8 @@ pub enum Transport {
 /// `stop` is ready.  What ends with a connection is logged; what is under way when it stops gets five
 /// seconds on the enveloped wire, and is dropped on hsmd's.
 ///
-/// Fails where nothing can be accepted any more.  Must be called within a tokio runtime with its
-/// clock.
+/// Where no connection can be had (no descriptor is left, the node is not there), it tries again,
+/// with pauses of 100 ms that double to 5 s.  Must be called within a tokio runtime with its clock.
 ///
 /// ```no_run
 /// # async fn run() -> std::io::Result<()> {
@@ -50,7 +55,8 @@ pub enum Transport {
 ///
 /// let hsm = Arc::new(LocalHsm::blind(&HsmSecret::new([7; 32])));
 /// let socket = SignerSocket::bind(Path::new("/run/user/1000/signer/signer.sock"))?;
-/// serve(hsm, Network::Bitcoin, Transport::Listen(Box::new(socket)), std::future::pending()).await
+/// serve(hsm, Network::Bitcoin, Transport::Listen(Box::new(socket)), std::future::pending()).await;
+/// # Ok(())
 /// # }
 /// ```
 pub async fn serve(
@@ -58,62 +64,76 @@ pub async fn serve(
     network: Network,
     transport: Transport,
     stop: impl Future<Output = ()> + Send,
-) -> io::Result<()> {
+) {
     let (stopping, stopped) = watch::channel(());
     let mut connections = JoinSet::new();
     let chain_hash = ChainHash::using_genesis_block(network);
-    let ended = tokio::select! {
-        ended = accept(hsm, chain_hash, transport, &mut connections, &stopped) => ended,
-        () = stop => Ok(()),
-    };
+    tokio::select! {
+        () = accept(hsm, chain_hash, transport, &mut connections, &stopped) => {}
+        () = stop => {}
+    }
     stopping.send_replace(());
     while connections.join_next().await.is_some() {}
-    ended
 }
 
 async fn accept(
     hsm: Arc<dyn Hsm>,
     chain_hash: ChainHash,
-    transport: Transport,
+    mut transport: Transport,
     connections: &mut JoinSet<()>,
     stopped: &watch::Receiver<()>,
-) -> io::Result<()> {
+) {
     let server = Arc::new(EnvelopeServer::new(hsm.clone(), chain_hash));
-    match transport {
-        Transport::Listen(mut socket) => loop {
-            let stream = socket.connect().await?;
-            room(connections).await;
-            connections.spawn(talk(server.clone(), stream, stopped.clone()));
-        },
-        Transport::Dial(mut dialer) => {
-            let mut backoff = Backoff::new();
-            loop {
-                match dialer.connect().await {
-                    Ok(stream) => {
-                        backoff.reset();
-                        connections.spawn(talk(server.clone(), stream, stopped.clone()));
-                        connections.join_next().await;
-                    }
-                    Err(error) => log::warn!("cannot reach the node: {error}"),
+    let mut backoff = Backoff::new();
+    loop {
+        room(connections).await;
+        let since = Instant::now();
+        let failed = match &mut transport {
+            Transport::Listen(socket) => match socket.connect().await {
+                Ok(stream) => {
+                    connections.spawn(talk(server.clone(), stream, stopped.clone()));
+                    None
                 }
+                Err(error) => Some(error),
+            },
+            Transport::Dial(dialer) => match dialer.connect().await {
+                Ok(stream) => {
+                    connections.spawn(talk(server.clone(), stream, stopped.clone()));
+                    connections.join_next().await;
+                    // One that ended at once is as good as none.
+                    (since.elapsed() < LASTING).then(|| io::Error::other("it hung up"))
+                }
+                Err(error) => Some(error),
+            },
+            Transport::Hsmd(socket, node_id) => {
+                let identity = HsmdIdentity { node_id: *node_id, chain_hash };
+                match socket.accept().await.and_then(UnixStream::into_std) {
+                    Ok(stream) => {
+                        let serving = serve_hsmd(hsm.clone(), identity, stream);
+                        connections.spawn(until(stopped.clone(), serving));
+                        None
+                    }
+                    Err(error) => Some(error),
+                }
+            }
+        };
+        match failed {
+            None => backoff.reset(),
+            Some(error) => {
+                log::warn!("no connection to a node: {error}");
                 sleep(backoff.next()).await;
             }
         }
-        Transport::Hsmd(socket, node_id) => loop {
-            let stream = socket.accept().await?.into_std()?;
-            room(connections).await;
-            let serving = serve_hsmd(hsm.clone(), HsmdIdentity { node_id, chain_hash }, stream);
-            let mut stopped = stopped.clone();
-            connections.spawn(async move {
-                tokio::select! {
-                    served = serving => match served {
-                        Ok(()) => log::info!("a node's connection ended"),
-                        Err(error) => log::warn!("closed a node's connection: {error}"),
-                    },
-                    _ = stopped.changed() => {}
-                }
-            });
+    }
+}
+
+async fn until(mut stopped: watch::Receiver<()>, serving: impl Future<Output = io::Result<()>>) {
+    tokio::select! {
+        served = serving => match served {
+            Ok(()) => log::info!("a node's connection ended"),
+            Err(error) => log::warn!("closed a node's connection: {error}"),
         },
+        _ = stopped.changed() => {}
     }
 }
 
