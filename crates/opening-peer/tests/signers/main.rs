@@ -33,7 +33,7 @@ macro_rules! suite {
 }
 
 suite!(
-    [LocalBlind, LocalValidating, LdkKeysManager, EnvelopedUnix, EnvelopedTls, HsmdWire],
+    [LocalBlind, LocalValidating, LdkKeysManager, EnvelopedUnix, EnvelopedTls, HsmdWire, Mock],
     [
         opens_channels_of_every_type_as_funder,
         opens_channels_of_every_type_as_fundee,

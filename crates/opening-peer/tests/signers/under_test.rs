@@ -18,6 +18,7 @@ use opening_signer::remote::{
     Connect, EnvelopeOptions, EnvelopeServer, EnvelopedHsm, HsmdConfig, HsmdHsm, HsmdIdentity,
     serve_hsmd,
 };
+use opening_signer::testing::{Faults, MockHsm};
 use opening_signer::{
     ChannelHsm, ChannelRef, Hsm, HsmResult, HsmSecret, Info, LocalHsm, SigningPolicy,
 };
@@ -35,6 +36,8 @@ pub(crate) enum Kind {
     EnvelopedUnix,
     EnvelopedTls,
     HsmdWire,
+    /// Without faults.
+    Mock,
 }
 
 /// A signer that is stopped and started again; what the node holds stays the same.
@@ -158,7 +161,7 @@ impl UnderTest {
                     }
                 }))
             }
-            Kind::LocalBlind | Kind::LocalValidating | Kind::LdkKeysManager => None,
+            Kind::LocalBlind | Kind::LocalValidating | Kind::LdkKeysManager | Kind::Mock => None,
         };
     }
 
@@ -167,6 +170,7 @@ impl UnderTest {
             EnvelopeOptions { deadline: DEADLINE, ..EnvelopeOptions::new(ChainHash::REGTEST) };
         let hsm: Arc<dyn Hsm> = match self.kind {
             Kind::LocalBlind | Kind::LocalValidating => self.local(),
+            Kind::Mock => Arc::new(MockHsm::new(self.local(), Faults::none())),
             Kind::LdkKeysManager => {
                 Arc::new(LdkHsm::new(Arc::new(KeysManager::new(&[1; 32], 0, 0, true))))
             }
