@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod broken;
 mod flaws;
 mod reckless;
 #[allow(dead_code, reason = "shared with the tests of signers in this process")]
@@ -13,7 +14,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
 use bitcoin::Network;
-use opening_signer::testing::conformance::{Report, Subject, conformance};
+use opening_signer::testing::conformance::{Report, Signatures, Subject, conformance};
 use opening_signer::{Enforcement, Hsm, HsmSecret, LocalHsm, SigningPolicy};
 
 use crate::store::MemoryStore;
@@ -55,6 +56,10 @@ async fn local(enforcement: Enforcement) -> Report {
 async fn the_blind_local_signer_conforms() {
     let report = local(Enforcement::Blind).await;
     assert!(report.is_pass(), "{report}");
+    let Signatures { all, low_r } = report.signatures;
+    assert!(all > 20 && low_r == all, "{report}");
+    assert_eq!(report.to_json()["low_r_signatures"], all);
+    assert!(report.to_string().contains(&format!("of {all} good signatures {all} are low-R")));
 }
 
 #[tokio::test]

@@ -36,12 +36,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bitcoin::Network;
+use bitcoin::secp256k1::ecdsa::Signature;
 
 use self::play::Wrong;
-pub use self::report::{Finding, Outcome, Report};
+pub use self::report::{Finding, Outcome, Report, Signatures};
 use crate::error::HsmResult;
 use crate::hsm::Hsm;
-use crate::info::Enforcement;
+use crate::info::{Enforcement, Info};
 
 /// A check that takes longer has failed: nothing in it waits for a person.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -56,6 +57,8 @@ pub struct Subject {
     secrets: Vec<Vec<u8>>,
     /// What it said when it said no.
     said: Mutex<Vec<String>>,
+    /// What it signed.
+    signatures: Mutex<Signatures>,
 }
 
 impl Subject {
@@ -73,6 +76,7 @@ impl Subject {
             start: Box::new(move |node| Box::pin(start(node))),
             secrets: Vec::new(),
             said: Mutex::default(),
+            signatures: Mutex::default(),
         }
     }
 
@@ -99,6 +103,13 @@ impl Subject {
         if self.is_told_by(detail) {
             *detail = "(a text that contains a secret)".into();
         }
+    }
+
+    /// Counts a good signature.
+    fn signed(&self, signature: &Signature) {
+        let mut signatures = self.signatures.lock().unwrap_or_else(PoisonError::into_inner);
+        signatures.all += 1;
+        signatures.low_r += u32::from(signature.serialize_compact()[0] < 0x80);
     }
 
     fn said(&self) -> std::sync::MutexGuard<'_, Vec<String>> {
@@ -138,38 +149,63 @@ pub fn checks() -> impl Iterator<Item = Check> {
 
 /// Runs every check over the signer, one after the other.
 ///
-/// A check that panics or does not end has failed, and the others go on.  Has to be called within a
-/// tokio runtime.
+/// A check that panics or does not end has failed, and the others go on; of a signer that does not
+/// start every check has.  Has to be called within a tokio runtime.
 pub async fn conformance(subject: Subject) -> Report {
     let subject = Arc::new(subject);
     let mut findings = Vec::new();
-    let info = match subject.start(0).await {
-        Ok(hsm) => Some(hsm.info()),
-        Err(_) => None,
-    };
-    let enforcement = info.as_ref().map(|info| info.enforcement);
-    for (node, check) in (1..).zip(checks()) {
-        let running = tokio::spawn((check.run)(subject.clone(), node));
-        let abort = running.abort_handle();
-        let result = match tokio::time::timeout(PATIENCE, running).await {
-            Ok(Ok(result)) => result,
-            Ok(Err(error)) => Err(Wrong::new(format!("it panicked: {error}"))),
-            Err(_) => {
-                abort.abort();
-                Err(Wrong::new(format!("it took longer than {PATIENCE:?}")))
+    match bounded(introduce(subject.clone())).await {
+        Ok(info) => {
+            for (node, check) in (1..).zip(checks()) {
+                let result = bounded((check.run)(subject.clone(), node)).await;
+                let outcome = judge(check, info.enforcement, result);
+                findings.push(Finding { check, outcome });
             }
-        };
-        findings.push(Finding { check, outcome: judge(check, enforcement, result) });
+            findings.push(secrecy(&subject));
+            report(&subject, Some(info), findings)
+        }
+        Err(wrong) => {
+            // Nothing is known of it, and nothing excused.
+            findings.extend(checks().map(|check| {
+                let outcome = judge(check, Enforcement::Validating, Err(wrong.clone()));
+                Finding { check, outcome }
+            }));
+            report(&subject, None, findings)
+        }
     }
-    findings.push(secrecy(&subject));
+}
+
+/// What the signer says of itself.
+async fn introduce(subject: Arc<Subject>) -> Result<Info, Wrong> {
+    Ok(subject.start(0).await?.info())
+}
+
+/// In a task of its own, which may panic and is not awaited for ever.
+async fn bounded<T: Send + 'static>(
+    run: impl Future<Output = Result<T, Wrong>> + Send + 'static,
+) -> Result<T, Wrong> {
+    let running = tokio::spawn(run);
+    let abort = running.abort_handle();
+    match tokio::time::timeout(PATIENCE, running).await {
+        Ok(Ok(result)) => result,
+        Ok(Err(error)) => Err(Wrong::new(format!("it panicked: {error}"))),
+        Err(_) => {
+            abort.abort();
+            Err(Wrong::new(format!("it took longer than {PATIENCE:?}")))
+        }
+    }
+}
+
+fn report(subject: &Subject, info: Option<Info>, mut findings: Vec<Finding>) -> Report {
     for finding in &mut findings {
         subject.scrub(&mut finding.outcome);
     }
-    Report { signer: subject.name.clone(), info, findings }
+    let signatures = *subject.signatures.lock().unwrap_or_else(PoisonError::into_inner);
+    Report { signer: subject.name.clone(), info, findings, signatures }
 }
 
-fn judge(check: Check, enforcement: Option<Enforcement>, result: Result<(), Wrong>) -> Outcome {
-    let is_declared = check.needed == Needed::Validating && enforcement == Some(Enforcement::Blind);
+fn judge(check: Check, enforcement: Enforcement, result: Result<(), Wrong>) -> Outcome {
+    let is_declared = check.needed == Needed::Validating && enforcement == Enforcement::Blind;
     match result {
         Ok(()) => Outcome::Pass,
         Err(Wrong::NotApplicable(why)) => Outcome::NotApplicable(why),

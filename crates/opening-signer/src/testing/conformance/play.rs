@@ -21,7 +21,7 @@ use crate::local::{HsmSecret, LocalHsm};
 use crate::request::{ChannelRef, ChannelSetup, CommitmentRequest};
 
 /// Why a check was not passed.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum Wrong {
     /// The signer cannot be asked this.
     NotApplicable(&'static str),
@@ -245,6 +245,7 @@ impl Play<'_> {
     pub(super) fn is_ours(&self, commitment: &Commitment, signature: &Signature) -> Checked {
         let key = &self.setup.parameters.local.keys.funding_pubkey;
         if commitment.is_signed_by(&Secp256k1::verification_only(), signature, key) {
+            self.stage.subject.signed(signature);
             return Ok(());
         }
         let request = Some(bytes(commitment));

@@ -16,6 +16,17 @@ pub struct Report {
     pub info: Option<Info>,
     /// One for each check.
     pub findings: Vec<Finding>,
+    /// What it signed meanwhile.
+    pub signatures: Signatures,
+}
+
+/// Good signatures.  That R is low is asked of nobody: it saves a byte on the chain.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Signatures {
+    /// All of them.
+    pub all: u32,
+    /// Those whose R is low.
+    pub low_r: u32,
 }
 
 /// What one check found.
@@ -94,6 +105,8 @@ impl Report {
             "signer": self.signer,
             "enforcement": enforcement,
             "passes": self.is_pass(),
+            "signatures": self.signatures.all,
+            "low_r_signatures": self.signatures.low_r,
             "findings": findings.collect::<Value>(),
         })
     }
@@ -127,6 +140,8 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let verdict = if self.is_pass() { "conforms" } else { "does not conform" };
         writeln!(f, "{} {verdict}", self.signer)?;
+        let Signatures { all, low_r } = self.signatures;
+        writeln!(f, "  of {all} good signatures {low_r} are low-R")?;
         let width = self.findings.iter().map(|finding| finding.check.id.len()).max().unwrap_or(0);
         for Finding { check, outcome } in &self.findings {
             writeln!(f, "  {:width$}  {:14}  {}", check.id, outcome.as_str(), check.title)?;
