@@ -5,6 +5,7 @@
 mod opening;
 mod quirks;
 mod server;
+mod suite;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -12,7 +13,7 @@ use std::time::Duration;
 
 use bitcoin::secp256k1::{PublicKey, Secp256k1};
 use bitcoin::{Amount, Network};
-use opening_core::{ChannelType, FeeratePerKw, FeerateRange};
+use opening_core::{ChannelType, ChannelTypes, FeeratePerKw, FeerateRange};
 use opening_signer::remote::{HsmdConfig, HsmdHsm};
 use opening_signer::{Bounds, ChannelRef, Enforcement, Hsm, HsmSecret, LocalHsm};
 
@@ -101,18 +102,19 @@ async fn run() -> Result<usize, String> {
     for refusal in report.vls.take_refusals() {
         println!("        VLS: {refusal}");
     }
+    report.failures += suite::run().await?;
     Ok(report.failures)
 }
 
 /// VLS's default policy for regtest.
-fn config() -> HsmdConfig {
+pub(crate) fn config() -> HsmdConfig {
     HsmdConfig {
         enforcement: Enforcement::Validating,
         bounds: Bounds {
             max_funding_satoshis: Amount::from_sat(1_000_000_001),
             to_self_delay: 4..=2016,
             feerates: FeerateRange { min: FeeratePerKw::new(253), max: FeeratePerKw::new(333_333) },
-            channel_types: vec![ChannelType::STATIC_REMOTEKEY, ChannelType::ANCHORS],
+            channel_types: ChannelTypes::ALL,
         },
         deadline: Duration::from_secs(10),
         ..HsmdConfig::new(Network::Regtest)
@@ -150,6 +152,6 @@ fn field<'a>(of: &'a serde_json::Value, name: &str) -> Result<&'a str, String> {
     of[name].as_str().ok_or_else(|| format!("the vectors have no {name}"))
 }
 
-fn text(error: impl ToString) -> String {
+pub(crate) fn text(error: impl ToString) -> String {
     error.to_string()
 }

@@ -17,6 +17,7 @@ mod recorded;
 mod store;
 
 mod answers;
+mod counting;
 mod replay;
 mod scripted;
 mod served;

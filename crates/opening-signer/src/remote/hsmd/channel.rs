@@ -191,6 +191,20 @@ impl HsmdChannel {
         })))
     }
 
+    /// Whether the signer counts commitments, and has counted our first one.
+    ///
+    /// VLS does not validate a commitment twice: a reply that was lost, or a restart of the node,
+    /// makes a refusal of what it has done.  It gives points up to the one after next, so that it
+    /// then gives the one of commitment 2, which it did not before, and not the one of commitment
+    /// 3.  A signer that gives both does not count, and its refusal is one.
+    async fn has_validated(&self) -> bool {
+        let point = |number| async move {
+            let asked = self.ask(&Message::GetPerCommitmentPoint(number)).await;
+            matches!(asked, Ok(Message::GetPerCommitmentPointReply(_)))
+        };
+        point(2).await && !point(3).await
+    }
+
     /// A signer that completes what it knows of a channel from the peer's commitment has to see that
     /// before it signs our own.
     async fn complete(&self, request: &CommitmentRequest<'_>) -> HsmResult<()> {
@@ -329,10 +343,12 @@ impl ChannelHsm for HsmdChannel {
             feerate: FIRST_COMMITMENT,
             signature: *signature,
         }));
-        match self.ask(&message).await? {
+        match self.ask(&message).await {
             // The point is asked for by itself when it is needed.
-            Message::ValidateCommitmentTxReply { .. } => {}
-            other => return Err(protocol(&other)),
+            Ok(Message::ValidateCommitmentTxReply { .. }) => {}
+            Ok(other) => return Err(protocol(&other)),
+            Err(HsmError::Refused { .. }) if self.has_validated().await => {}
+            Err(error) => return Err(error),
         }
         self.memory(|memory| memory.validated(request))
     }

@@ -54,14 +54,18 @@ impl HsmdConfig {
     }
 }
 
+/// The node's connection ends with the signer's process too: a request over which it ends so often
+/// in a row is refused.
+const TIMES_CLOSED: u32 = 3;
+
 /// A signer behind hsmd's wire, versions 5 and 6.
 ///
 /// A call whose connection ends is made again with identical bytes on the next one, preceded by
 /// what a signer that was restarted has forgotten, until [`HsmdConfig::deadline`].  Then it is
 /// [`Indeterminate`](HsmError::Indeterminate) if it was ever sent, and
 /// [`Unavailable`](HsmError::Unavailable) if not.  hsmd says no by closing the channel's
-/// connection: a call that it closes twice over is [`Refused`](HsmError::Refused) with the tag
-/// `connection-closed`.
+/// connection: a call that it closes twice over, or the node's connection three times, is
+/// [`Refused`](HsmError::Refused) with the tag `connection-closed`.
 ///
 /// Core Lightning's own signs whatever it is asked to.  So one setup and one commitment 0 for each
 /// channel, and our own only after validation, are kept here, for as long as the process lives.
@@ -158,6 +162,7 @@ impl Shared {
     async fn ask(&self, request: Message) -> HsmResult<Message> {
         let request = request.encode();
         let (deadline, mut was_sent) = (self.deadline(), false);
+        let mut times_closed = 0;
         let asking = async {
             let mut backoff = Backoff::new();
             loop {
@@ -165,7 +170,14 @@ impl Shared {
                     Ok((reply, _)) => return Ok(reply),
                     Err(LineError::Malformed(malformed)) => return Err(malformed.into()),
                     Err(LineError::NotSent(_)) => {}
-                    Err(LineError::NoReply(_)) => was_sent = true,
+                    Err(LineError::NoReply(reason)) => {
+                        was_sent = true;
+                        times_closed += 1;
+                        if times_closed == TIMES_CLOSED {
+                            let tag = "connection-closed".into();
+                            return Err(HsmError::Refused { tag, detail: reason });
+                        }
+                    }
                 }
                 sleep_until(Instant::now() + backoff.next()).await;
             }
