@@ -3,6 +3,7 @@
 //! * `cargo xtask demo`: opens channels with LDK on a chain of its own and shows each stage.
 //! * `cargo xtask conformance`: holds every signer that can be had against the suite.
 //! * `cargo xtask interop vls`: opens channels with another project's signer.
+//! * `cargo xtask bench`: measures what an opening costs.
 //! * `cargo xtask ci`: everything that CI runs, in CI's order.
 //! * `cargo xtask spec`: which requirements of the BOLTs are tested, held, waived or missing.
 //!
@@ -60,6 +61,10 @@ enum Chore {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGUMENT")]
         arguments: Vec<OsString>,
     },
+    /// Measure what an opening costs, beside what its cryptography costs.
+    ///
+    /// CPU time of one thread, release build.  Only the ratios of one run say something.
+    Bench,
     /// Run all that CI runs; stops at the first step that fails.
     ///
     /// In order: formatting, clippy and documentation with warnings denied, all tests with the
@@ -79,6 +84,7 @@ fn main() -> ExitCode {
         Chore::Demo { arguments } => program::run(&workspace, "demo", &arguments),
         Chore::Conformance { arguments } => program::run(&workspace, "conformance", &arguments),
         Chore::Interop { signer } => interop::run(&workspace, signer).map(|()| ExitCode::SUCCESS),
+        Chore::Bench => program::bench(&workspace),
         Chore::Ci => ci::run(&workspace).map(|()| ExitCode::SUCCESS),
         Chore::Spec(options) => spec::run(&workspace, options).map(|()| ExitCode::SUCCESS),
     };

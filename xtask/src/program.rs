@@ -25,6 +25,11 @@ pub(crate) fn run(
     become_command(&mut command)
 }
 
+/// Runs the benchmark, built for release.
+pub(crate) fn bench(workspace: &Workspace) -> Result<ExitCode, Error> {
+    become_command(&mut workspace.cargo(["run", "--locked", "--release", "-p", "opening-bench"]))
+}
+
 /// This process turns into the command, so that Ctrl-C, signals and the exit code are the program's.
 #[cfg(unix)]
 fn become_command(command: &mut Command) -> Result<ExitCode, Error> {

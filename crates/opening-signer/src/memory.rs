@@ -78,11 +78,13 @@ impl ChannelMemory {
     }
 
     /// Whether the peer's commitment was asked for.
+    #[cfg(feature = "remote")]
     pub(crate) const fn is_signed(&self) -> bool {
         self.signed.is_some()
     }
 
     /// The signer has said that it did not sign the peer's commitment.
+    #[cfg(feature = "remote")]
     pub(crate) const fn was_refused(&mut self) {
         self.signed = None;
     }

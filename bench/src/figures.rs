@@ -1,0 +1,66 @@
+//! Figures with their unit, and what many rounds of one say.
+
+use std::fmt;
+use std::iter::Sum;
+use std::ops::{Div, Mul};
+use std::time::Duration;
+
+/// A time.
+#[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
+pub(crate) struct Microseconds(pub(crate) f64);
+
+impl Microseconds {
+    pub(crate) fn of(time: Duration) -> Self {
+        Self(time.as_secs_f64() * 1e6)
+    }
+}
+
+impl Div<f64> for Microseconds {
+    type Output = Self;
+
+    fn div(self, by: f64) -> Self {
+        Self(self.0 / by)
+    }
+}
+
+impl Mul<f64> for Microseconds {
+    type Output = Self;
+
+    fn mul(self, by: f64) -> Self {
+        Self(self.0 * by)
+    }
+}
+
+impl Sum for Microseconds {
+    fn sum<I: Iterator<Item = Self>>(times: I) -> Self {
+        Self(times.map(|time| time.0).sum())
+    }
+}
+
+impl fmt::Display for Microseconds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:.0}", self.0)
+    }
+}
+
+/// The same measured again and again.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Rounds(Vec<f64>);
+
+impl Rounds {
+    pub(crate) fn push(&mut self, time: Microseconds) {
+        self.0.push(time.0);
+    }
+
+    /// A tenth of the rounds was faster, half, and nine tenths.
+    pub(crate) fn tenth_half_ninth(&self) -> [Microseconds; 3] {
+        let mut sorted = self.0.clone();
+        sorted.sort_by(f64::total_cmp);
+        let at = |tenths: usize| sorted.get((sorted.len().saturating_sub(1)) * tenths / 10);
+        [1, 5, 9].map(|tenths| Microseconds(at(tenths).copied().unwrap_or(f64::NAN)))
+    }
+
+    pub(crate) fn median(&self) -> Microseconds {
+        self.tenth_half_ninth()[1]
+    }
+}
