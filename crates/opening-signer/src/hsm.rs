@@ -73,7 +73,8 @@ pub trait Hsm: Send + Sync + 'static {
     /// The channel never came to be, or is closed and spent: its memory may be freed (hsmd 34,
     /// `forget_channel`).
     ///
-    /// What was signed must still not be signed differently: the reference stays used up.
+    /// A validating signer must still not sign differently what it signed: the reference stays
+    /// used up.  A blind one relies on the node, which gives no reference twice.
     async fn forget_channel(&self, reference: ChannelRef) -> HsmResult<()>;
 }
 

@@ -75,7 +75,9 @@ where
         Self::declaring(provider, Enforcement::Blind, Bounds::none())
     }
 
-    /// A provider of which more is known.
+    /// A provider of which more is known.  Nothing is added by declaring it: what is said to be
+    /// enforced the provider has to enforce, also the order of a fundee's calls and what a restart
+    /// forgets here.
     pub fn declaring(provider: Arc<S>, enforcement: Enforcement, bounds: Bounds) -> Self {
         let shared = Shared { provider, secp: Secp256k1::new(), memory: Mutex::default() };
         let info = Info { enforcement, bounds, pipelining: Pipelining::OneByOne };
