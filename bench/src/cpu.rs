@@ -5,7 +5,7 @@ use std::time::Duration;
 use rustix::time::{ClockId, clock_gettime};
 
 /// What this thread has used so far.
-pub(crate) fn now() -> Duration {
+pub fn now() -> Duration {
     let time = clock_gettime(ClockId::ThreadCPUTime);
     // The clock of a thread counts from its start, and nanoseconds are below a second.
     let seconds = u64::try_from(time.tv_sec).unwrap_or_default();
@@ -13,7 +13,7 @@ pub(crate) fn now() -> Duration {
 }
 
 /// What `work` used.
-pub(crate) fn of<T>(work: impl FnOnce() -> T) -> (T, Duration) {
+pub fn of<T>(work: impl FnOnce() -> T) -> (T, Duration) {
     let start = now();
     let done = work();
     (done, now() - start)

@@ -2,16 +2,25 @@
 
 use std::fmt;
 use std::iter::Sum;
-use std::ops::{Div, Mul};
+use std::ops::{Add, Div, Mul};
 use std::time::Duration;
 
 /// A time.
 #[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
-pub(crate) struct Microseconds(pub(crate) f64);
+pub struct Microseconds(pub f64);
 
 impl Microseconds {
-    pub(crate) fn of(time: Duration) -> Self {
+    /// The same as a number.
+    pub fn of(time: Duration) -> Self {
         Self(time.as_secs_f64() * 1e6)
+    }
+}
+
+impl Add for Microseconds {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self(self.0 + other.0)
     }
 }
 
@@ -45,22 +54,24 @@ impl fmt::Display for Microseconds {
 
 /// The same measured again and again.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Rounds(Vec<f64>);
+pub struct Rounds(Vec<f64>);
 
 impl Rounds {
-    pub(crate) fn push(&mut self, time: Microseconds) {
+    /// Adds a round.
+    pub fn push(&mut self, time: Microseconds) {
         self.0.push(time.0);
     }
 
     /// A tenth of the rounds was faster, half, and nine tenths.
-    pub(crate) fn tenth_half_ninth(&self) -> [Microseconds; 3] {
+    pub fn tenth_half_ninth(&self) -> [Microseconds; 3] {
         let mut sorted = self.0.clone();
         sorted.sort_by(f64::total_cmp);
         let at = |tenths: usize| sorted.get((sorted.len().saturating_sub(1)) * tenths / 10);
         [1, 5, 9].map(|tenths| Microseconds(at(tenths).copied().unwrap_or(f64::NAN)))
     }
 
-    pub(crate) fn median(&self) -> Microseconds {
+    /// Half of the rounds was faster.
+    pub fn median(&self) -> Microseconds {
         self.tenth_half_ninth()[1]
     }
 }

@@ -10,7 +10,7 @@ use crate::figures::Microseconds;
 
 /// An operation on the curve.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Operation {
+pub enum Operation {
     /// A public key from its secret.
     Create,
     /// A public key from its 33 bytes.
@@ -34,7 +34,7 @@ use Operation::{AddTweak, Combine, Create, MultiplyTweak, Parse, SignLowR, Verif
 /// Keys are made for five basepoints and the first point, and parsed as often from the peer; each
 /// commitment takes a revocation key (two products and a sum) and a delayed key; the peer's
 /// `to_remote` key is its payment basepoint.
-pub(crate) const PER_SIDE: [(Operation, u32); 7] = [
+pub const PER_SIDE: [(Operation, u32); 7] = [
     (Create, 6),
     (Parse, 6),
     (MultiplyTweak, 4),
@@ -45,7 +45,8 @@ pub(crate) const PER_SIDE: [(Operation, u32); 7] = [
 ];
 
 impl Operation {
-    pub(crate) fn name(self) -> &'static str {
+    /// For tables.
+    pub fn name(self) -> &'static str {
         match self {
             Create => "create a public key",
             Parse => "parse a public key",
@@ -59,7 +60,7 @@ impl Operation {
 }
 
 /// Keys and digests to work on, another one each time: a signature takes one attempt or several.
-pub(crate) struct Curve {
+pub struct Curve {
     secp: Secp256k1<All>,
     secrets: Vec<SecretKey>,
     keys: Vec<PublicKey>,
@@ -71,7 +72,8 @@ pub(crate) struct Curve {
 const VARIETY: u32 = 64;
 
 impl Curve {
-    pub(crate) fn new() -> Self {
+    /// Keys and digests made from numbers.
+    pub fn new() -> Self {
         let secp = Secp256k1::new();
         let digest = |n: u32| sha256::Hash::hash(&n.to_be_bytes()).to_byte_array();
         let secrets: Vec<_> = (0..VARIETY)
@@ -89,7 +91,7 @@ impl Curve {
     }
 
     /// One operation's time, the mean over as many keys as there are.
-    pub(crate) fn cost(&self, operation: Operation) -> Microseconds {
+    pub fn cost(&self, operation: Operation) -> Microseconds {
         let Self { secp, secrets, keys, bytes, scalars, digests } = self;
         let count = VARIETY as usize;
         let next = |i: usize| (i + 1) % count;
@@ -115,7 +117,7 @@ impl Curve {
     }
 
     /// What one side's operations take together.
-    pub(crate) fn per_side(&self) -> Microseconds {
+    pub fn per_side(&self) -> Microseconds {
         PER_SIDE.iter().map(|&(operation, count)| self.cost(operation) * f64::from(count)).sum()
     }
 }

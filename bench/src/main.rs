@@ -1,94 +1,49 @@
-//! What an opening costs, beside what its cryptography costs: CPU time of one thread in which both
-//! sides run, messages, rules, drivers, signers and stores in memory included.
-//!
-//! Figures of one machine at one moment: only their ratios, of one run, say something.
+//! `cargo xtask bench`: measures, prints the tables, and writes them to `docs/performance.md`.
 
-mod cpu;
-mod figures;
-mod floor;
-mod ours;
+use std::fs;
+use std::io;
+use std::path::PathBuf;
 
-use opening_core::ChannelType;
-use tokio::runtime::{Builder, Runtime};
+use clap::Parser;
+use opening_bench::openings;
+use opening_bench::report::{Effort, Made, Ratio, Report, Table};
 
-use crate::figures::{Microseconds, Rounds};
-use crate::floor::{Curve, PER_SIDE};
-use crate::ours::{Pair, Signer};
-
-/// Each kind of opening in turn, so that the machine's mood is the same for all.
-const ROUNDS: u32 = 60;
-const OPENS_IN_A_ROUND: u32 = 10;
-
-/// One kind of opening.
-struct Measured {
-    signer: Signer,
-    channel_type: ChannelType,
-    pair: Pair,
-    rounds: Rounds,
+/// Measure what an opening costs, beside what its cryptography costs and beside LDK.
+#[derive(Parser)]
+#[command(name = "cargo xtask bench", bin_name = "cargo xtask bench")]
+struct Arguments {
+    /// Print the same figures as JSON.
+    #[arg(long)]
+    json: bool,
+    /// Fewer rounds, less than a minute in all; writes no file.
+    #[arg(long)]
+    quick: bool,
 }
 
-fn main() -> std::io::Result<()> {
-    let runtime = Builder::new_current_thread().enable_all().build()?;
-    let curve = Curve::new();
-    let mut floor = Rounds::default();
-    let mut measured = kinds(&runtime);
-    for round in 0..=ROUNDS {
-        let per_side = curve.per_side();
-        // The first is for the caches.
-        if round > 0 {
-            floor.push(per_side);
-        }
-        for kind in &mut measured {
-            let ((), time) = cpu::of(|| runtime.block_on(kind.open()));
-            if round > 0 {
-                kind.rounds.push(Microseconds::of(time) / f64::from(OPENS_IN_A_ROUND));
-            }
-        }
+fn main() -> io::Result<()> {
+    let Arguments { json, quick } = Arguments::parse();
+    let effort = if quick { Effort::Quick } else { Effort::Full };
+    let report = measure(effort);
+    if json {
+        println!("{:#}", report.to_json());
+    } else {
+        print!("{report}");
     }
-    print(&curve, &floor, &measured);
+    if effort == Effort::Full {
+        let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..");
+        fs::write(root.join("docs/performance.md"), report.to_string())?;
+    }
     Ok(())
 }
 
-fn kinds(runtime: &Runtime) -> Vec<Measured> {
-    let kinds = [Signer::Blind, Signer::Validating].into_iter().flat_map(|signer| {
-        [ChannelType::ANCHORS, ChannelType::STATIC_REMOTEKEY]
-            .map(|channel_type| (signer, channel_type))
-    });
-    kinds
-        .map(|(signer, channel_type)| Measured {
-            signer,
-            channel_type,
-            pair: runtime.block_on(Pair::connect(signer)),
-            rounds: Rounds::default(),
-        })
-        .collect()
-}
-
-impl Measured {
-    async fn open(&mut self) {
-        for _ in 0..OPENS_IN_A_ROUND {
-            self.pair.open(self.channel_type).await;
-        }
-    }
-}
-
-fn print(curve: &Curve, floor: &Rounds, measured: &[Measured]) {
-    println!("operations on the curve that one side needs with a signer that keeps its secrets:");
-    for (operation, count) in PER_SIDE {
-        println!("  {count} x {:20} {:5.1} us each", operation.name(), curve.cost(operation).0);
-    }
-    let floor = floor.median() * 2.0;
-    println!("floor, both sides: {floor} us\n");
-    println!("CPU time of an opening, both sides, {ROUNDS} rounds of {OPENS_IN_A_ROUND}:");
-    for Measured { signer, channel_type, rounds, .. } in measured {
-        let [low, median, high] = rounds.tenth_half_ninth();
-        let signer = match signer {
-            Signer::Blind => "blind",
-            Signer::Validating => "validating",
-        };
-        let times = median.0 / floor.0;
-        println!(
-            "  {signer:10} {channel_type:16} {median} us ({low} to {high}), {times:.2} x the floor"
-        );
-    }
+fn measure(effort: Effort) -> Report {
+    let (mut tables, mut ratios) = (Vec::new(), Vec::new());
+    let mut add = |name: &str, section: fn(Effort) -> (Vec<Table>, Vec<Ratio>)| {
+        eprintln!("measuring {name} ...");
+        let (more_tables, more_ratios) = section(effort);
+        tables.extend(more_tables);
+        ratios.extend(more_ratios);
+    };
+    add("the CPU time of an opening", openings::measure);
+    Report { made: Made::now(), effort, ratios, tables }
 }

@@ -1,0 +1,116 @@
+//! Two of our nodes in one thread, which open channels with each other through memory.
+
+use std::hint::black_box;
+use std::time::Duration;
+
+use bitcoin::Amount;
+use opening_core::{ChannelType, FeeratePerKw};
+use opening_peer::transport::in_memory_pair;
+use opening_peer::{Ask, FundingTransaction, Greeting, Session};
+use opening_signer::HsmSecret;
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::watch;
+use tokio::task::yield_now;
+
+use crate::cpu;
+use crate::node::{Opened, Signer, funding, node, node_id, start};
+
+/// Turns of a runtime after which all that can run has run: no message passes through so many
+/// tasks.
+const TURNS: u32 = 8;
+
+/// Two connected nodes, each with a runtime of its own, so that each one's time can be told.
+pub struct Pair {
+    funder: Side,
+    fundee: Side,
+    opened: watch::Receiver<u64>,
+    count: u64,
+}
+
+struct Side {
+    runtime: Runtime,
+    session: Session,
+}
+
+/// What an opening took of this thread's time.
+#[derive(Clone, Copy, Debug)]
+pub struct Taken {
+    /// The funder's side.
+    pub funder: Duration,
+    /// The fundee's side.
+    pub fundee: Duration,
+}
+
+impl Pair {
+    /// Two nodes that know each other.
+    pub fn connect(signer: Signer) -> Self {
+        let [near, far] = [1, 2].map(|byte| HsmSecret::new([byte; 32]));
+        let [near_runtime, far_runtime] = [(), ()].map(|()| runtime());
+        let (events, opened) = Opened::counted();
+        let (left, right) = in_memory_pair();
+        let near_node = node(signer.local(&near), Opened::counted().0);
+        let far_node = node(signer.local(&far), events);
+        let far_id = node_id(&far);
+        let near_session = near_runtime.spawn(async move {
+            Session::start(start(near_node).await, far_id, left, Greeting::default()).await
+        });
+        let near_id = node_id(&near);
+        let far_session = far_runtime.spawn(async move {
+            Session::start(start(far_node).await, near_id, right, Greeting::default()).await
+        });
+        while !(near_session.is_finished() && far_session.is_finished()) {
+            turn(&near_runtime);
+            turn(&far_runtime);
+        }
+        let joined = |runtime: Runtime, session| {
+            let session: Result<Result<Session, _>, _> = runtime.block_on(session);
+            let session = session.expect("nothing panics");
+            Side { runtime, session: session.expect("two of our own nodes understand each other") }
+        };
+        let funder = joined(near_runtime, near_session);
+        let fundee = joined(far_runtime, far_session);
+        Self { funder, fundee, opened, count: 0 }
+    }
+
+    /// One channel, up to the funder's permit and the fundee's saved channel.
+    pub fn open(&mut self, channel_type: ChannelType) -> Taken {
+        self.count += 1;
+        let Self { funder, fundee, opened, count } = self;
+        let (opening, mut taken) =
+            cpu::of(|| funder.runtime.spawn(open(funder.session.clone(), channel_type, *count)));
+        let mut theirs = Duration::ZERO;
+        while !(opening.is_finished() && *opened.borrow() == *count) {
+            taken += cpu::of(|| turn(&funder.runtime)).1;
+            theirs += cpu::of(|| turn(&fundee.runtime)).1;
+        }
+        let joined = cpu::of(|| funder.runtime.block_on(opening));
+        joined.0.expect("nothing panics");
+        Taken { funder: taken + joined.1, fundee: theirs }
+    }
+}
+
+fn runtime() -> Runtime {
+    Builder::new_current_thread().enable_time().build().expect("a runtime without a socket")
+}
+
+fn turn(runtime: &Runtime) {
+    runtime.block_on(async {
+        for _ in 0..TURNS {
+            yield_now().await;
+        }
+    });
+}
+
+async fn open(session: Session, channel_type: ChannelType, number: u64) {
+    let ask = Ask {
+        channel_type: Some(channel_type),
+        ..Ask::new(Amount::from_sat(1_000_000), FeeratePerKw::new(1250))
+    };
+    let opening = session.open(ask).await.expect("an ask within the limits");
+    let pending = opening.accepted().await.expect("an offer within the limits");
+    let transaction = funding(&pending.needed().output, number);
+    let signing = pending.complete(FundingTransaction::Signed(transaction)).await;
+    let mut signing = signing.map_err(|(error, _)| error).expect("it pays the output");
+    let (_, permit) = signing.opened().await.expect("both sign");
+    black_box(permit.txid());
+}
