@@ -23,7 +23,7 @@ use crate::amount::{FeeratePerKw, MAX_MILLISATOSHIS, MilliSatoshi};
 use crate::channel_type::{ChannelType, CommitmentFormat};
 use crate::config::ChannelConfig;
 use crate::funding::funding_witness_script;
-use crate::keys::{ChannelKeys, derive_public_key, derive_revocation_public_key};
+use crate::keys::{ChannelKeys, derive_public_key, derive_revocation_public_key, is_same};
 use crate::scripts::{
     anchor_script, to_local_script, to_remote_anchors_script, to_remote_script_pubkey,
 };
@@ -36,7 +36,7 @@ pub const ANCHOR_VALUE: Amount = Amount::from_sat(330);
 pub const MAX_COMMITMENT_NUMBER: u64 = (1 << 48) - 1;
 
 /// What one side brought to the channel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Eq)]
 pub struct Party {
     /// What it announced.
     pub config: ChannelConfig,
@@ -46,8 +46,17 @@ pub struct Party {
     pub first_per_commitment_point: PublicKey,
 }
 
+impl PartialEq for Party {
+    fn eq(&self, other: &Self) -> bool {
+        let Self { config, keys, first_per_commitment_point } = self;
+        is_same(first_per_commitment_point, &other.first_per_commitment_point)
+            && *keys == other.keys
+            && *config == other.config
+    }
+}
+
 /// All that the first commitment transactions are made of.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ChannelParameters {
     /// Who pays the commitment fee and the anchors.
     pub opener: Side,
@@ -398,19 +407,6 @@ impl Commitment {
             )
             .expect("a commitment has input 0");
         Message::from_digest(digest.to_byte_array())
-    }
-
-    /// Whether `signature` is one by `funding_pubkey` over this transaction, in its low-S form
-    /// (B2-FC-R-01, B2-FS-R-01).
-    pub fn is_signed_by<C: secp256k1::Verification>(
-        &self,
-        secp: &Secp256k1<C>,
-        signature: &Signature,
-        funding_pubkey: &PublicKey,
-    ) -> bool {
-        // libsecp256k1 itself takes no signature with a high S for valid, well-formed or not; were
-        // one accepted, Bitcoin nodes would not relay the transaction that carries it.
-        secp.verify_ecdsa(&self.sighash(), signature, funding_pubkey).is_ok()
     }
 
     /// The transaction with both signatures in the order of the keys (B3-CTX-B-07,

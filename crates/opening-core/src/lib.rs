@@ -22,6 +22,7 @@ pub mod config;
 pub mod dust;
 pub mod features;
 pub mod funding;
+pub mod good_signature;
 pub mod keys;
 pub mod limits;
 pub mod proposal;
@@ -42,6 +43,7 @@ pub use commitment::{ChannelParameters, Commitment, CommitmentError, Party, Pena
 pub use config::ChannelConfig;
 pub use features::{Feature, NegotiatedFeatures};
 pub use funding::{FundingOutput, channel_id};
+pub use good_signature::GoodSignature;
 pub use keys::ChannelKeys;
 pub use limits::{FeerateRange, Limits, Profile};
 pub use proposal::{Answer, Offer, Proposal};

@@ -146,6 +146,30 @@ fn no_other_key_transaction_or_amount_is_taken() {
     }
 }
 
+// req: B2-FC-R-01, B2-FS-R-01
+#[test]
+fn a_proof_is_for_one_commitment_one_signature_and_one_key() {
+    let channel = channel(ChannelType::ANCHORS);
+    let key = &channel.parameters.remote.keys.funding_pubkey;
+    let commitment = channel.first_commitment(Side::Local);
+    let good = channel.secp.sign_ecdsa(&commitment.sighash(), &channel.remote.funding);
+    let proof = commitment.good_signature(&channel.secp, &good, key).unwrap();
+    assert_eq!(proof.signature(), &good);
+    assert!(proof.is_for(&commitment, &good, key));
+
+    let other = channel.secp.sign_ecdsa(&commitment.sighash(), &channel.local.funding);
+    assert!(!proof.is_for(&commitment, &other, key));
+    assert_eq!(commitment.good_signature(&channel.secp, &other, key), None);
+    let other_key = &channel.parameters.local.keys.funding_pubkey;
+    assert!(!proof.is_for(&commitment, &good, other_key));
+    // Changed after the proof was made.
+    let more = Commitment { funding_satoshis: sat(1_000_001), ..commitment.clone() };
+    assert!(!proof.is_for(&more, &good, key));
+    let mut elsewhere = commitment.clone();
+    elsewhere.transaction.output[0].value = sat(1);
+    assert!(!proof.is_for(&elsewhere, &good, key));
+}
+
 /// The curve's order, big-endian.
 const ORDER: [u8; 32] = [
     0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xfe,

@@ -60,11 +60,7 @@ impl ChannelMemory {
         signature: &Signature,
     ) -> HsmResult<()> {
         self.is_ours(request)?;
-        let their_key = &request.parameters.remote.keys.funding_pubkey;
-        if !request.commitment.is_signed_by(secp, signature, their_key) {
-            return Err(HsmError::BadCounterpartySignature);
-        }
-        self.validated(request)
+        self.validated(*request.signed_by_peer(secp, signature)?.sighash())
     }
 
     /// The digest of our own commitment, if it may be signed.
@@ -99,7 +95,7 @@ impl ChannelMemory {
         owner: Side,
         request: &CommitmentRequest<'_>,
     ) -> HsmResult<()> {
-        let CommitmentRequest { parameters, commitment, per_commitment_point } = request;
+        let CommitmentRequest { parameters, commitment, per_commitment_point, .. } = request;
         if commitment.owner != owner {
             return Err(invalid("the commitment belongs to the other side"));
         }
@@ -144,8 +140,8 @@ impl ChannelMemory {
     }
 
     /// One commitment 0 of our own, ever.
-    pub(crate) fn validated(&mut self, request: &CommitmentRequest<'_>) -> HsmResult<()> {
-        remember(&mut self.validated, request.commitment.sighash()).map(drop)
+    pub(crate) fn validated(&mut self, sighash: Message) -> HsmResult<()> {
+        remember(&mut self.validated, sighash).map(drop)
     }
 
     pub(crate) fn signed_by_holder(&self, request: &CommitmentRequest<'_>) -> HsmResult<Message> {

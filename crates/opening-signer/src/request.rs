@@ -2,8 +2,11 @@
 
 use bitcoin::ScriptBuf;
 use bitcoin::constants::ChainHash;
-use bitcoin::secp256k1::PublicKey;
-use opening_core::{ChannelParameters, Commitment};
+use bitcoin::secp256k1::ecdsa::Signature;
+use bitcoin::secp256k1::{PublicKey, Secp256k1, Verification};
+use opening_core::{ChannelParameters, Commitment, GoodSignature};
+
+use crate::error::{HsmError, HsmResult};
 
 /// The name of a channel between node and signer, never used for two channels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -38,6 +41,9 @@ pub struct CommitmentRequest<'a> {
     pub commitment: &'a Commitment,
     /// The owner's per-commitment point for that number.
     pub per_commitment_point: PublicKey,
+    /// That the counterparty's signature is good, where whoever asks has verified it in this
+    /// process.  It passes no wire.
+    pub proof: Option<GoodSignature>,
 }
 
 impl<'a> CommitmentRequest<'a> {
@@ -45,6 +51,20 @@ impl<'a> CommitmentRequest<'a> {
     pub fn first(parameters: &'a ChannelParameters, commitment: &'a Commitment) -> Self {
         let owner = parameters.party(commitment.owner);
         let per_commitment_point = owner.first_per_commitment_point;
-        Self { parameters, commitment, per_commitment_point }
+        Self { parameters, commitment, per_commitment_point, proof: None }
+    }
+
+    /// The proof that the peer's `signature` on our commitment is good: verified here, unless the
+    /// request proves that it was.
+    pub fn signed_by_peer<C: Verification>(
+        &self,
+        secp: &Secp256k1<C>,
+        signature: &Signature,
+    ) -> HsmResult<GoodSignature> {
+        let funding_pubkey = &self.parameters.remote.keys.funding_pubkey;
+        let is_for = |it: &GoodSignature| it.is_for(self.commitment, signature, funding_pubkey);
+        let verify = || self.commitment.good_signature(secp, signature, funding_pubkey);
+        let proof = self.proof.filter(is_for).or_else(verify);
+        proof.ok_or(HsmError::BadCounterpartySignature)
     }
 }

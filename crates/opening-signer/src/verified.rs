@@ -159,10 +159,8 @@ impl ChannelHsm for VerifiedChannel {
         request: &CommitmentRequest<'_>,
         signature: &Signature,
     ) -> HsmResult<()> {
-        let their_key = &request.parameters.remote.keys.funding_pubkey;
-        if !request.commitment.is_signed_by(&self.shared.secp, signature, their_key) {
-            return Err(HsmError::BadCounterpartySignature);
-        }
+        let proof = Some(request.signed_by_peer(&self.shared.secp, signature)?);
+        let request = &CommitmentRequest { proof, ..*request };
         self.inner.validate_holder_commitment(request, signature).await
     }
 

@@ -21,7 +21,8 @@ use lightning::ln::msgs::{AcceptChannel, FundingCreated, FundingSigned, OpenChan
 use lightning::ln::types::ChannelId;
 use opening_core::rules::{self, Stage};
 use opening_core::{
-    ChannelConfig, ChannelParameters, ChannelType, Offer, Party, Refusal, Side, Terms,
+    ChannelConfig, ChannelParameters, ChannelType, GoodSignature, Offer, Party, Refusal, Side,
+    Terms,
 };
 use opening_signer::{ChannelRef, ChannelSetup, CommitmentRequest};
 
@@ -169,10 +170,11 @@ impl WaitForFundingCreated {
         };
         let commitments = FirstCommitments::build(&parameters)?;
         let their_key = &parameters.remote.keys.funding_pubkey;
-        if !commitments.local.is_signed_by(secp(), &message.signature, their_key) {
+        let proof = commitments.local.good_signature(secp(), &message.signature, their_key);
+        let Some(remote_signature) = proof else {
             let transaction = Box::new(commitments.local.transaction);
             return Err(NegotiationError::BadSignature { transaction });
-        }
+        };
         Ok(WaitForSignature {
             reference: self.reference,
             offered: self.offered,
@@ -185,7 +187,7 @@ impl WaitForFundingCreated {
                 remote_shutdown_script: self.remote_shutdown_script,
             },
             commitments,
-            remote_signature: message.signature,
+            remote_signature,
         })
     }
 }
@@ -199,7 +201,7 @@ pub struct WaitForSignature {
     channel_id: ChannelId,
     setup: ChannelSetup,
     commitments: FirstCommitments,
-    remote_signature: Signature,
+    remote_signature: GoodSignature,
 }
 
 impl WaitForSignature {
@@ -215,12 +217,15 @@ impl WaitForSignature {
 
     /// Our first commitment.
     pub fn local_commitment(&self) -> CommitmentRequest<'_> {
-        CommitmentRequest::first(&self.setup.parameters, &self.commitments.local)
+        CommitmentRequest {
+            proof: Some(self.remote_signature),
+            ..CommitmentRequest::first(&self.setup.parameters, &self.commitments.local)
+        }
     }
 
     /// The peer's signature on it.
     pub fn remote_signature(&self) -> &Signature {
-        &self.remote_signature
+        self.remote_signature.signature()
     }
 
     /// The transaction to sign for the peer.
@@ -251,7 +256,7 @@ impl WaitForSignature {
             remote_shutdown_script: setup.remote_shutdown_script,
             local_commitment: commitments.local,
             remote_commitment: commitments.remote,
-            remote_signature,
+            remote_signature: *remote_signature.signature(),
             local_signature: signature,
             funding_transaction: None,
             batch: Vec::new(),

@@ -21,8 +21,8 @@ use lightning::ln::msgs::{AcceptChannel, FundingCreated, FundingSigned, OpenChan
 use lightning::ln::types::ChannelId;
 use opening_core::rules::{self, Stage};
 use opening_core::{
-    ChannelConfig, ChannelParameters, ChannelType, FeeratePerKw, FundingOutput, MilliSatoshi,
-    Offer, Party, Refusal, Side,
+    ChannelConfig, ChannelParameters, ChannelType, FeeratePerKw, FundingOutput, GoodSignature,
+    MilliSatoshi, Offer, Party, Refusal, Side,
 };
 use opening_signer::{ChannelSetup, CommitmentRequest};
 
@@ -280,11 +280,12 @@ impl WaitForFundingSigned {
         let Self { state, local_signature } = self;
         let local = &state.commitments.local;
         let their_key = &state.setup.parameters.remote.keys.funding_pubkey;
-        if !local.is_signed_by(secp(), &message.signature, their_key) {
+        let proof = local.good_signature(secp(), &message.signature, their_key);
+        let Some(remote_signature) = proof else {
             let transaction = Box::new(local.transaction.clone());
             return Err(NegotiationError::BadSignature { transaction });
-        }
-        Ok(WaitForValidation { state, local_signature, remote_signature: message.signature })
+        };
+        Ok(WaitForValidation { state, local_signature, remote_signature })
     }
 }
 
@@ -293,18 +294,21 @@ impl WaitForFundingSigned {
 pub struct WaitForValidation {
     state: WaitForSignature,
     local_signature: Signature,
-    remote_signature: Signature,
+    remote_signature: GoodSignature,
 }
 
 impl WaitForValidation {
     /// Our first commitment.
     pub fn local_commitment(&self) -> CommitmentRequest<'_> {
-        CommitmentRequest::first(&self.state.setup.parameters, &self.state.commitments.local)
+        CommitmentRequest {
+            proof: Some(self.remote_signature),
+            ..CommitmentRequest::first(&self.state.setup.parameters, &self.state.commitments.local)
+        }
     }
 
     /// The peer's signature on it.
     pub fn remote_signature(&self) -> &Signature {
-        &self.remote_signature
+        self.remote_signature.signature()
     }
 
     /// The signer agrees: once the channel is saved, the funding transaction may be broadcast.
@@ -323,7 +327,7 @@ impl WaitForValidation {
             remote_shutdown_script: state.setup.remote_shutdown_script,
             local_commitment: state.commitments.local,
             remote_commitment: state.commitments.remote,
-            remote_signature,
+            remote_signature: *remote_signature.signature(),
             local_signature,
             funding_transaction: funding.transaction,
             batch: funding.batch,

@@ -190,7 +190,7 @@ impl<S: SignerProvider> LdkChannel<S> {
         &self,
         request: &CommitmentRequest<'_>,
     ) -> HsmResult<(ChannelTransactionParameters, CommitmentTransaction)> {
-        let CommitmentRequest { parameters, commitment, per_commitment_point } = request;
+        let CommitmentRequest { parameters, commitment, per_commitment_point, .. } = request;
         if commitment.number > MAX_COMMITMENT_NUMBER {
             return Err(invalid("no commitment number is beyond 2^48 - 1"));
         }
@@ -264,7 +264,7 @@ where
             tag: "ldk-validation".into(),
             detail: "LDK's signer does not take our commitment".into(),
         })?;
-        self.memory(|memory| memory.validated(request))
+        self.memory(|memory| memory.validated(request.commitment.sighash()))
     }
 
     async fn sign_holder_commitment(

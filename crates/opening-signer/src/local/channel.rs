@@ -10,44 +10,32 @@ use opening_core::secrets::{generate_from_seed, secret_index};
 use zeroize::Zeroizing;
 
 use super::memory::{Memory, Rebuilt, Signable, Unsigned};
+use super::public::Public;
 use super::records::Records;
 use super::secret::with_key;
 use super::{Shared, Validating, rule};
-use crate::error::{HsmError, HsmResult};
+use crate::error::HsmResult;
 use crate::hsm::ChannelHsm;
 use crate::memory::{ChannelMemory, invalid};
 use crate::request::{ChannelRef, ChannelSetup, CommitmentRequest};
 
-/// Knows of the channel's secrets the two that opening uses; the keys of the others are derived
-/// when it is made.
+/// Knows of the channel's secrets the two that opening uses.
 pub(super) struct LocalChannel {
     shared: Arc<Shared>,
     reference: ChannelRef,
     funding_secret: Zeroizing<[u8; 32]>,
     shachain_seed: Zeroizing<[u8; 32]>,
-    keys: ChannelKeys,
-    first_per_commitment_point: PublicKey,
+    public: Arc<Public>,
 }
 
 impl LocalChannel {
     pub(super) fn new(shared: Arc<Shared>, reference: ChannelRef) -> Self {
         let secrets = shared.root.channel(reference);
-        let public = |secret| with_key(secret, |key| key.public_key(&shared.secp));
-        let keys = ChannelKeys {
-            funding_pubkey: public(secrets.funding()),
-            revocation_basepoint: public(secrets.revocation()),
-            payment_basepoint: public(secrets.payment()),
-            delayed_payment_basepoint: public(secrets.delayed_payment()),
-            htlc_basepoint: public(secrets.htlc()),
-        };
-        let first_secret = per_commitment_secret(secrets.shachain_seed(), 0)
-            .expect("0 is below the last commitment number");
-        let first_per_commitment_point = public(&first_secret);
+        let public = shared.public(reference, &secrets);
         Self {
             funding_secret: Zeroizing::new(*secrets.funding()),
             shachain_seed: Zeroizing::new(*secrets.shachain_seed()),
-            keys,
-            first_per_commitment_point,
+            public,
             reference,
             shared,
         }
@@ -91,19 +79,19 @@ impl LocalChannel {
 }
 
 /// `None` beyond the last commitment.
-fn per_commitment_secret(seed: &[u8; 32], number: u64) -> Option<Zeroizing<[u8; 32]>> {
+pub(super) fn per_commitment_secret(seed: &[u8; 32], number: u64) -> Option<Zeroizing<[u8; 32]>> {
     Some(Zeroizing::new(generate_from_seed(seed, secret_index(number)?)))
 }
 
 #[async_trait]
 impl ChannelHsm for LocalChannel {
     async fn pubkeys(&self) -> HsmResult<ChannelKeys> {
-        Ok(self.keys)
+        Ok(self.public.keys)
     }
 
     async fn per_commitment_point(&self, number: u64) -> HsmResult<PublicKey> {
         if number == 0 {
-            return Ok(self.first_per_commitment_point);
+            return Ok(self.public.first_per_commitment_point);
         }
         let secret = per_commitment_secret(&self.shachain_seed, number)
             .ok_or_else(|| invalid("no commitment number is beyond 2^48 - 1"))?;
@@ -111,8 +99,8 @@ impl ChannelHsm for LocalChannel {
     }
 
     async fn setup(&self, setup: &ChannelSetup) -> HsmResult<()> {
-        let first_point = &self.first_per_commitment_point;
-        let channel = ChannelMemory::set_up(setup, &self.keys, first_point)?;
+        let Public { keys, first_per_commitment_point } = &*self.public;
+        let channel = ChannelMemory::set_up(setup, keys, first_per_commitment_point)?;
         if let Some(memory) = self.shared.channels().get(&self.reference) {
             return memory.set_up_again(setup);
         }
@@ -147,11 +135,8 @@ impl ChannelHsm for LocalChannel {
     ) -> HsmResult<()> {
         self.memory(|memory| memory.is_ours(request))?;
         // Without the lock: other channels do not wait for it.
-        let their_key = &request.parameters.remote.keys.funding_pubkey;
-        if !request.commitment.is_signed_by(&self.shared.secp, signature, their_key) {
-            return Err(HsmError::BadCounterpartySignature);
-        }
-        self.memory(|memory| memory.validated(request))
+        let proof = request.signed_by_peer(&self.shared.secp, signature)?;
+        self.memory(|memory| memory.validated(request, &proof))
     }
 
     async fn sign_holder_commitment(

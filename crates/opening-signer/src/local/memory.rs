@@ -1,7 +1,7 @@
 //! What a [`LocalHsm`](super::LocalHsm) remembers of a channel, blind or validating.
 
 use bitcoin::secp256k1::{Message, Secp256k1, Verification};
-use opening_core::{Commitment, Side};
+use opening_core::{Commitment, GoodSignature, Side};
 
 use super::record::Record;
 use super::rule;
@@ -90,9 +90,13 @@ impl Memory {
     }
 
     /// The peer's signature on our commitment was good.
-    pub(super) fn validated(&mut self, request: &CommitmentRequest<'_>) -> HsmResult<()> {
+    pub(super) fn validated(
+        &mut self,
+        request: &CommitmentRequest<'_>,
+        proof: &GoodSignature,
+    ) -> HsmResult<()> {
         self.is_ours(request)?;
-        self.channel.validated(request)
+        self.channel.validated(*proof.sighash())
     }
 
     /// The digest of our own commitment, if it may be signed.

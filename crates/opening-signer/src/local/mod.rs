@@ -5,6 +5,8 @@ mod channel;
 mod fixed;
 mod memory;
 mod policy;
+mod public;
+mod recent;
 mod record;
 mod records;
 pub(crate) mod rule;
@@ -23,10 +25,12 @@ use self::channel::LocalChannel;
 pub use self::fixed::ChannelSecrets;
 use self::memory::Memory;
 pub use self::policy::SigningPolicy;
+use self::public::Public;
+use self::recent::Recent;
 use self::records::Records;
 pub use self::rule::Rule;
-use self::secret::ChannelRoot;
 pub use self::secret::HsmSecret;
+use self::secret::{ChannelRoot, ChannelSecretBytes};
 use crate::error::HsmResult;
 use crate::hsm::{ChannelHsm, Hsm};
 use crate::info::{Bounds, Enforcement, Info, Pipelining};
@@ -50,6 +54,7 @@ struct Shared {
     validating: Option<Validating>,
     /// The channels that were set up.
     channels: Mutex<HashMap<ChannelRef, Memory>>,
+    recent: Mutex<Recent>,
 }
 
 /// What only a validating signer has.
@@ -62,6 +67,21 @@ impl Shared {
     fn channels(&self) -> MutexGuard<'_, HashMap<ChannelRef, Memory>> {
         // Nothing is left half-changed by a panic: each change is one assignment.
         self.channels.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn recent(&self) -> MutexGuard<'_, Recent> {
+        // Cached keys stay those of their channel.
+        self.recent.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What all may know of the channel whose secrets these are.
+    fn public(&self, reference: ChannelRef, secrets: &ChannelSecretBytes) -> Arc<Public> {
+        if let Some(public) = self.recent().get(&reference) {
+            return public;
+        }
+        let public = Arc::new(Public::derive(&self.secp, secrets));
+        self.recent().insert(reference, Arc::clone(&public));
+        public
     }
 }
 
@@ -113,7 +133,8 @@ impl LocalHsm {
     fn new(root: ChannelRoot, validating: Option<Validating>) -> Self {
         let mut secp = Secp256k1::new();
         secp.seeded_randomize(&root.blinding());
-        Self { shared: Arc::new(Shared { secp, root, validating, channels: Mutex::default() }) }
+        let (channels, recent) = (Mutex::default(), Mutex::default());
+        Self { shared: Arc::new(Shared { secp, root, validating, channels, recent }) }
     }
 
     fn enforcement(&self) -> Enforcement {

@@ -3,7 +3,7 @@
 use bitcoin::ScriptBuf;
 use bitcoin::secp256k1::{Secp256k1, ecdsa::Signature};
 use opening_core::{FeeratePerKw, MilliSatoshi, Side};
-use opening_signer::{CommitmentRequest, Enforcement, Hsm};
+use opening_signer::{CommitmentRequest, Enforcement, Hsm, HsmError};
 
 use crate::pair::{BOTH, End, Pair, reason};
 
@@ -41,6 +41,28 @@ fn assert_low(signature: &Signature) {
     let mut low = *signature;
     low.normalize_s();
     assert_eq!(low, *signature, "high S");
+}
+
+// req: B2-FC-R-01, B2-FS-R-01
+#[tokio::test]
+async fn a_proof_stands_for_its_own_signature_only() {
+    let secp = Secp256k1::new();
+    for enforcement in BOTH {
+        let Pair { funder, fundee } = Pair::set_up(enforcement).await;
+        let ours = fundee.commitment(Side::Local);
+        let good = funder.sign(&funder.commitment(Side::Remote)).await.unwrap();
+        let their_key = &funder.setup.parameters.local.keys.funding_pubkey;
+        let proof = ours.good_signature(&secp, &good, their_key);
+        assert!(proof.is_some());
+
+        let first = CommitmentRequest::first(&fundee.setup.parameters, &ours);
+        let proved = CommitmentRequest { proof, ..first };
+        let bad = Signature::from_compact(&[1; 64]).unwrap();
+        let refused = fundee.channel.validate_holder_commitment(&proved, &bad).await;
+        assert!(matches!(refused, Err(HsmError::BadCounterpartySignature)), "{refused:?}");
+        fundee.channel.validate_holder_commitment(&proved, &good).await.unwrap();
+        fundee.sign_own(&ours).await.unwrap();
+    }
 }
 
 #[tokio::test]

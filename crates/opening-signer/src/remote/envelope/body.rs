@@ -76,7 +76,7 @@ impl Setup {
 impl Asked {
     /// Refuses at the node what the signer's side could not see: it builds its own commitment.
     pub(super) fn new(owner: Side, request: &CommitmentRequest<'_>) -> HsmResult<Self> {
-        let CommitmentRequest { parameters, commitment, per_commitment_point } = request;
+        let CommitmentRequest { parameters, commitment, per_commitment_point, .. } = request;
         if commitment.owner != owner {
             return Err(invalid("the commitment belongs to the other side"));
         }

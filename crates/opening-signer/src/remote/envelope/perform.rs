@@ -134,5 +134,6 @@ fn request<'a>(
         parameters: &setup.parameters,
         commitment,
         per_commitment_point: asked.per_commitment_point(),
+        proof: None,
     }
 }

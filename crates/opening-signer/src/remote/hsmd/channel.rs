@@ -350,7 +350,7 @@ impl ChannelHsm for HsmdChannel {
             Err(HsmError::Refused { .. }) if self.has_validated().await => {}
             Err(error) => return Err(error),
         }
-        self.memory(|memory| memory.validated(request))
+        self.memory(|memory| memory.validated(request.commitment.sighash()))
     }
 
     async fn sign_holder_commitment(

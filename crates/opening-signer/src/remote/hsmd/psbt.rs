@@ -37,7 +37,7 @@ impl BitcoinTx {
         secp: &Secp256k1<C>,
         request: &CommitmentRequest<'_>,
     ) -> HsmResult<Self> {
-        let CommitmentRequest { parameters, commitment, per_commitment_point } = request;
+        let CommitmentRequest { parameters, commitment, per_commitment_point, .. } = request;
         let output_scripts = parameters
             .output_witness_scripts(secp, commitment, per_commitment_point)
             .map_err(|error| HsmError::InvalidRequest(error.to_string()))?;

@@ -276,7 +276,8 @@ impl Play<'_> {
         point: PublicKey,
     ) -> Checked {
         let parameters = &self.setup.parameters;
-        let request = CommitmentRequest { parameters, commitment, per_commitment_point: point };
+        let request =
+            CommitmentRequest { parameters, commitment, per_commitment_point: point, proof: None };
         match self.channel.sign_counterparty_commitment(&request).await {
             Ok(_) => Err(Wrong::AllowedRequest {
                 detail: format!("{what}: it signed"),
