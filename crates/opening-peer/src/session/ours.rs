@@ -173,7 +173,8 @@ impl Task {
         };
         let (openings, reports) = (self.openings.clone(), self.reports.clone());
         tokio::spawn(async move {
-            let driver = funder::open_channel(&openings, &mut line, ask);
+            // Boxed: a task is moved several times before it runs, and this one is large.
+            let driver = Box::pin(funder::open_channel(&openings, &mut line, ask));
             let done = AssertUnwindSafe(driver).catch_unwind().await;
             let report = OurReport::Done(done.unwrap_or(Err(Failure::Panicked)));
             // The session may be gone, and has then told everyone.

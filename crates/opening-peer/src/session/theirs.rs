@@ -211,7 +211,8 @@ impl Task {
         let (guest, reports) = (self.guest.clone(), self.reports.clone());
         let features = self.features.clone();
         let deciding = tokio::spawn(async move {
-            let driver = fundee::answer_open_channel(guest, features, message);
+            // Boxed: a task is moved several times before it runs, and this one is large.
+            let driver = Box::pin(fundee::answer_open_channel(guest, features, message));
             let answer = AssertUnwindSafe(driver).catch_unwind().await;
             let answer = answer.unwrap_or(Err(Failure::Panicked)).map(Box::new);
             // The session may be gone, and has then told everyone.
@@ -290,6 +291,8 @@ impl Task {
         driver: impl Future<Output = Signed> + Send + 'static,
     ) {
         let reports = self.reports.clone();
+        // Boxed: a task is moved several times before it runs, and this one is large.
+        let driver = Box::pin(driver);
         tokio::spawn(async move {
             let signed = AssertUnwindSafe(driver).catch_unwind().await;
             let signed = signed.unwrap_or(Err(Failure::Panicked));
