@@ -71,9 +71,9 @@ pub struct Curve {
 
 const VARIETY: u32 = 64;
 
-impl Curve {
+impl Default for Curve {
     /// Keys and digests made from numbers.
-    pub fn new() -> Self {
+    fn default() -> Self {
         let secp = Secp256k1::new();
         let digest = |n: u32| sha256::Hash::hash(&n.to_be_bytes()).to_byte_array();
         let secrets: Vec<_> = (0..VARIETY)
@@ -89,7 +89,9 @@ impl Curve {
             keys,
         }
     }
+}
 
+impl Curve {
     /// One operation's time, the mean over as many keys as there are.
     pub fn cost(&self, operation: Operation) -> Microseconds {
         let Self { secp, secrets, keys, bytes, scalars, digests } = self;

@@ -4,83 +4,120 @@ use opening_core::ChannelType;
 
 use crate::figures::{Microseconds, Rounds};
 use crate::floor::{Curve, PER_SIDE};
+use crate::ldk::LdkPair;
 use crate::node::Signer;
-use crate::pair::Pair;
+use crate::pair::{Pair, Taken};
 use crate::report::{Cell, Effort, Goal, Ratio, Table};
 
 const OPENS_IN_A_ROUND: u32 = 10;
 
-/// One kind of opening.
+const TYPES: [ChannelType; 2] = [ChannelType::ANCHORS, ChannelType::STATIC_REMOTEKEY];
+
+/// What opens.
+enum Opener {
+    Ours(Signer, Pair),
+    Ldk(LdkPair),
+}
+
+impl Opener {
+    fn all() -> [Self; 3] {
+        let [blind, validating] =
+            Signer::ALL.map(|signer| Self::Ours(signer, Pair::connect(signer)));
+        [blind, validating, Self::Ldk(LdkPair::connect(1))]
+    }
+
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Ours(signer, _) => signer.name(),
+            Self::Ldk(_) => "LDK",
+        }
+    }
+
+    fn open(&mut self, channel_type: ChannelType) -> Taken {
+        match self {
+            Self::Ours(_, pair) => pair.open(channel_type),
+            Self::Ldk(pair) => pair.open(channel_type),
+        }
+    }
+}
+
+/// One kind of opening, measured.
 struct Kind {
-    signer: Signer,
+    who: &'static str,
     channel_type: ChannelType,
-    pair: Pair,
     funder: Rounds,
     fundee: Rounds,
     both: Rounds,
 }
 
 impl Kind {
-    fn all() -> Vec<Self> {
-        let kinds = Signer::ALL.into_iter().flat_map(|signer| {
-            [ChannelType::ANCHORS, ChannelType::STATIC_REMOTEKEY].map(|it| (signer, it))
-        });
-        let new = |(signer, channel_type)| Self {
-            signer,
-            channel_type,
-            pair: Pair::connect(signer),
-            funder: Rounds::default(),
-            fundee: Rounds::default(),
-            both: Rounds::default(),
-        };
-        kinds.map(new).collect()
+    fn new(opener: &Opener, channel_type: ChannelType) -> Self {
+        let rounds = Rounds::default;
+        let (funder, fundee, both) = (rounds(), rounds(), rounds());
+        Self { who: opener.name(), channel_type, funder, fundee, both }
     }
 
-    fn open(&mut self) -> [Microseconds; 3] {
-        let taken: Vec<_> =
-            (0..OPENS_IN_A_ROUND).map(|_| self.pair.open(self.channel_type)).collect();
+    fn round(&mut self, opener: &mut Opener) {
+        // For the caches, which belonged to another kind.
+        _ = opener.open(self.channel_type);
+        let taken: Vec<_> = (0..OPENS_IN_A_ROUND).map(|_| opener.open(self.channel_type)).collect();
         let mean = |sum| Microseconds::of(sum) / f64::from(OPENS_IN_A_ROUND);
         let funder = mean(taken.iter().map(|taken| taken.funder).sum());
         let fundee = mean(taken.iter().map(|taken| taken.fundee).sum());
-        [funder, fundee, funder + fundee]
-    }
-
-    fn round(&mut self) {
-        let [funder, fundee, both] = self.open();
         self.funder.push(funder);
         self.fundee.push(fundee);
-        self.both.push(both);
+        self.both.push(funder + fundee);
     }
 }
 
 /// The tables and the ratios.
 pub fn measure(effort: Effort) -> (Vec<Table>, Vec<Ratio>) {
-    let curve = Curve::new();
+    let curve = Curve::default();
     let mut floor = Rounds::default();
-    let mut kinds = Kind::all();
+    let mut openers = Opener::all();
+    let mut kinds: Vec<_> =
+        openers.iter().map(|opener| TYPES.map(|it| Kind::new(opener, it))).collect();
     // For the caches.
-    kinds.iter_mut().for_each(|kind| drop(kind.open()));
+    for opener in &mut openers {
+        TYPES.iter().for_each(|channel_type| _ = opener.open(*channel_type));
+    }
     for _ in 0..effort.of(15, 60) {
         // Each in turn, so that the machine's mood is the same for all.
         floor.push(curve.per_side() * 2.0);
-        kinds.iter_mut().for_each(Kind::round);
-    }
-    let floor_median = floor.median();
-    let mut ratios = Vec::new();
-    let mut rows = vec![row("floor", "", None, &floor, floor_median)];
-    for Kind { signer, channel_type, funder, fundee, both, .. } in &kinds {
-        let per_role = Some([funder.median(), fundee.median()]);
-        rows.push(row(signer.name(), &channel_type.to_string(), per_role, both, floor_median));
-        if (*signer, *channel_type) == (Signer::Blind, ChannelType::ANCHORS) {
-            ratios.push(Ratio {
-                name: "blind_vs_floor",
-                says: "CPU per open, both sides, blind signer, to the floor",
-                value: both.median().0 / floor_median.0,
-                goal: Goal::AtMost(1.15),
-            });
+        for (opener, kinds) in openers.iter_mut().zip(&mut kinds) {
+            kinds.iter_mut().for_each(|kind| kind.round(opener));
         }
     }
-    let table = Table {
+    let anchors = |index: usize| kinds[index][0].both.median().0;
+    let [blind, validating, ldk] = [0, 1, 2].map(anchors);
+    let ratio = |name, says, value, most| Ratio { name, says, value, goal: Goal::AtMost(most) };
+    let ratios = vec![
+        ratio(
+            "blind_vs_floor",
+            "CPU per open, both sides, blind signer: to the floor",
+            blind / floor.median().0,
+            1.15,
+        ),
+        ratio("blind_vs_ldk", "CPU per open, both sides, blind signer: to LDK", blind / ldk, 0.62),
+        ratio(
+            "validating_vs_ldk",
+            "CPU per open, both sides, validating signer: to LDK",
+            validating / ldk,
+            0.90,
+        ),
+    ];
+    (vec![primitives(&curve), table(&floor, &kinds)], ratios)
+}
+
+fn table(floor: &Rounds, kinds: &[[Kind; 2]]) -> Table {
+    let half = floor.median();
+    let mut rows = vec![row("floor", "", None, floor, half)];
+    rows.extend(kinds.iter().flatten().map(|kind| {
+        let Kind { who, channel_type, funder, fundee, both } = kind;
+        let per_role = Some([funder.median(), fundee.median()]);
+        row(who, &channel_type.to_string(), per_role, both, half)
+    }));
+    Table {
         id: "openings",
         title: "CPU time of an opening",
         columns: vec![
@@ -95,8 +132,7 @@ pub fn measure(effort: Effort) -> (Vec<Table>, Vec<Ratio>) {
         ],
         rows,
         notes: Vec::new(),
-    };
-    (vec![primitives(&curve), table], ratios)
+    }
 }
 
 fn row(

@@ -4,7 +4,7 @@ use std::hint::black_box;
 use std::time::Duration;
 
 use bitcoin::Amount;
-use opening_core::{ChannelType, FeeratePerKw};
+use opening_core::{ChannelType, FeeratePerKw, MilliSatoshi};
 use opening_peer::transport::in_memory_pair;
 use opening_peer::{Ask, FundingTransaction, Greeting, Session};
 use opening_signer::HsmSecret;
@@ -15,9 +15,15 @@ use tokio::task::yield_now;
 use crate::cpu;
 use crate::node::{Opened, Signer, funding, node, node_id, start};
 
-/// Turns of a runtime after which all that can run has run: no message passes through so many
-/// tasks.
-const TURNS: u32 = 8;
+/// Of each channel, in satoshis.
+pub const FUNDING: Amount = Amount::from_sat(1_000_000);
+/// So that both sides have an output in both commitments.
+pub const PUSH: MilliSatoshi = MilliSatoshi::from_msat(200_000_000);
+/// sat per 1000 weight units.
+pub const FEERATE: u32 = 1250;
+
+/// Turns of a runtime in which what can run usually has run; what has not does in the next.
+const TURNS: u32 = 2;
 
 /// Two connected nodes, each with a runtime of its own, so that each one's time can be told.
 pub struct Pair {
@@ -104,7 +110,8 @@ fn turn(runtime: &Runtime) {
 async fn open(session: Session, channel_type: ChannelType, number: u64) {
     let ask = Ask {
         channel_type: Some(channel_type),
-        ..Ask::new(Amount::from_sat(1_000_000), FeeratePerKw::new(1250))
+        push_msat: PUSH,
+        ..Ask::new(FUNDING, FeeratePerKw::new(FEERATE))
     };
     let opening = session.open(ask).await.expect("an ask within the limits");
     let pending = opening.accepted().await.expect("an offer within the limits");

@@ -45,7 +45,7 @@ pub type Manager = ChannelManager<
     Arc<ToLog>,
 >;
 /// One feerate, sat per 1000 weight units, whatever it is for.
-pub struct FixedFee(pub(super) u32);
+pub struct FixedFee(pub u32);
 
 impl FeeEstimator for FixedFee {
     fn get_est_sat_per_1000_weight(&self, _target: ConfirmationTarget) -> u32 {
