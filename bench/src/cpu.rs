@@ -1,4 +1,4 @@
-//! CPU time of this thread: what a machine that does other things meanwhile does not change much.
+//! CPU time: what a machine that does other things meanwhile does not change much.
 
 use std::time::Duration;
 
@@ -6,8 +6,17 @@ use rustix::time::{ClockId, clock_gettime};
 
 /// What this thread has used so far.
 pub fn now() -> Duration {
-    let time = clock_gettime(ClockId::ThreadCPUTime);
-    // The clock of a thread counts from its start, and nanoseconds are below a second.
+    read(ClockId::ThreadCPUTime)
+}
+
+/// What all threads of this process have used so far.
+pub fn of_process() -> Duration {
+    read(ClockId::ProcessCPUTime)
+}
+
+fn read(clock: ClockId) -> Duration {
+    let time = clock_gettime(clock);
+    // Both clocks count from a start, and nanoseconds are below a second.
     let seconds = u64::try_from(time.tv_sec).unwrap_or_default();
     Duration::new(seconds, u32::try_from(time.tv_nsec).unwrap_or_default())
 }

@@ -107,7 +107,8 @@ fn turn(runtime: &Runtime) {
     });
 }
 
-async fn open(session: Session, channel_type: ChannelType, number: u64) {
+/// One channel, up to the permit; the number makes its transaction another one.
+pub async fn open(session: Session, channel_type: ChannelType, number: u64) {
     let ask = Ask {
         channel_type: Some(channel_type),
         push_msat: PUSH,
