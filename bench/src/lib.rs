@@ -7,6 +7,7 @@ pub mod cpu;
 pub mod figures;
 pub mod floor;
 pub mod ldk;
+pub mod loopback;
 pub mod node;
 pub mod openings;
 pub mod pair;

@@ -5,6 +5,7 @@ use std::io;
 use std::path::PathBuf;
 
 use clap::Parser;
+use opening_bench::loopback;
 use opening_bench::openings;
 use opening_bench::report::{Effort, Made, Ratio, Report, Table};
 
@@ -45,5 +46,6 @@ fn measure(effort: Effort) -> Report {
         ratios.extend(more_ratios);
     };
     add("the CPU time of an opening", openings::measure);
+    add("openings over BOLT 8 on loopback", loopback::measure);
     Report { made: Made::now(), effort, ratios, tables }
 }
