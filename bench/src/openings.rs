@@ -9,7 +9,7 @@ use crate::node::Signer;
 use crate::pair::{Pair, Taken};
 use crate::report::{Cell, Effort, Goal, Ratio, Table};
 
-const OPENS_IN_A_ROUND: u32 = 10;
+const OPENS_IN_A_ROUND: u32 = 20;
 
 const TYPES: [ChannelType; 2] = [ChannelType::ANCHORS, ChannelType::STATIC_REMOTEKEY];
 
@@ -81,11 +81,12 @@ pub fn measure(effort: Effort) -> (Vec<Table>, Vec<Ratio>) {
     for opener in &mut openers {
         TYPES.iter().for_each(|channel_type| _ = opener.open(*channel_type));
     }
-    for _ in 0..effort.of(15, 60) {
-        // Each in turn, so that the machine's mood is the same for all.
+    for round in 0..effort.of(15, 60) {
+        // Each in turn, so that the machine's mood is the same for all, and nobody is always first.
         floor.push(curve.per_side() * 2.0);
-        for (opener, kinds) in openers.iter_mut().zip(&mut kinds) {
-            kinds.iter_mut().for_each(|kind| kind.round(opener));
+        for index in 0..openers.len() {
+            let next = (round + index) % openers.len();
+            kinds[next].iter_mut().for_each(|kind| kind.round(&mut openers[next]));
         }
     }
     let anchors = |index: usize| kinds[index][0].both.median().0;

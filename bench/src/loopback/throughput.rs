@@ -148,7 +148,7 @@ async fn open_with_all(sessions: &[(Session, Session)], numbers: Range<u32>) {
 
 /// The same of the curve's operations, as many for each thread.
 fn do_curves(threads: usize) -> (Duration, Duration) {
-    let curves: Vec<_> = (0..threads).map(|_| Curve::new()).collect();
+    let curves: Vec<_> = (0..threads).map(|_| Curve::default()).collect();
     let (cpu, since) = (cpu::of_process(), Instant::now());
     thread::scope(|scope| {
         for curve in &curves {
