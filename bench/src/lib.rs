@@ -4,6 +4,7 @@
 //! never asserted: they are of one machine at one moment, and only ratios of one run say something.
 
 pub mod cpu;
+pub mod far;
 pub mod figures;
 pub mod floor;
 pub mod ldk;
@@ -11,4 +12,5 @@ pub mod loopback;
 pub mod node;
 pub mod openings;
 pub mod pair;
+pub mod pending;
 pub mod report;

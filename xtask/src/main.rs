@@ -61,10 +61,16 @@ enum Chore {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGUMENT")]
         arguments: Vec<OsString>,
     },
-    /// Measure what an opening costs, beside what its cryptography costs.
+    /// Measure what an opening costs, beside what its cryptography costs and beside LDK.
     ///
-    /// CPU time of one thread, release build.  Only the ratios of one run say something.
-    Bench,
+    /// Builds for release and runs the program `opening-bench` of `bench/`.  All arguments are the
+    /// program's own: `--json`, `--quick`.  Prints its tables, and writes them to
+    /// `docs/performance.md` unless the run is a quick one.
+    #[command(disable_help_flag = true)]
+    Bench {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGUMENT")]
+        arguments: Vec<OsString>,
+    },
     /// Run all that CI runs; stops at the first step that fails.
     ///
     /// In order: formatting, clippy and documentation with warnings denied, all tests with the
@@ -84,7 +90,7 @@ fn main() -> ExitCode {
         Chore::Demo { arguments } => program::run(&workspace, "demo", &arguments),
         Chore::Conformance { arguments } => program::run(&workspace, "conformance", &arguments),
         Chore::Interop { signer } => interop::run(&workspace, signer).map(|()| ExitCode::SUCCESS),
-        Chore::Bench => program::bench(&workspace),
+        Chore::Bench { arguments } => program::bench(&workspace, &arguments),
         Chore::Ci => ci::run(&workspace).map(|()| ExitCode::SUCCESS),
         Chore::Spec(options) => spec::run(&workspace, options).map(|()| ExitCode::SUCCESS),
     };

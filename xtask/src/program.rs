@@ -25,9 +25,23 @@ pub(crate) fn run(
     become_command(&mut command)
 }
 
-/// Runs the benchmark, built for release.
-pub(crate) fn bench(workspace: &Workspace) -> Result<ExitCode, Error> {
-    become_command(&mut workspace.cargo(["run", "--locked", "--release", "-p", "opening-bench"]))
+/// Runs the benchmark with `arguments`, built for release.
+pub(crate) fn bench(workspace: &Workspace, arguments: &[OsString]) -> Result<ExitCode, Error> {
+    // All of its programs: the benchmark runs the others.
+    let package = ["--locked", "--release", "-p", "opening-bench"];
+    let mut build = workspace.cargo(["build", "--bins"]);
+    // Standard output is the figures' alone.
+    build_quietly(build.args(package))?;
+    let mut command = workspace.cargo(["run", "--quiet"]);
+    become_command(command.args(package).arg("--").args(arguments))
+}
+
+/// Builds, and fails unless that succeeds; shows nothing but what cargo shows.
+fn build_quietly(command: &mut Command) -> Result<(), Error> {
+    let line = line(command);
+    let status =
+        command.status().map_err(|source| Error::Start { command: line.clone(), source })?;
+    if status.success() { Ok(()) } else { Err(Error::Command { command: line, status }) }
 }
 
 /// This process turns into the command, so that Ctrl-C, signals and the exit code are the program's.
