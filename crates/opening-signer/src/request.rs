@@ -1,5 +1,7 @@
 //! What a signer is told: the name of a channel, what it is made of, a commitment to sign.
 
+use std::fmt;
+
 use bitcoin::ScriptBuf;
 use bitcoin::constants::ChainHash;
 use bitcoin::secp256k1::ecdsa::Signature;
@@ -33,7 +35,7 @@ pub struct ChannelSetup {
 
 /// A commitment transaction to sign or to validate: the meaning and the transaction.  A signer
 /// can rebuild and compare; a signer behind a wire can forward.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct CommitmentRequest<'a> {
     /// What the commitment is made of: what [`ChannelSetup`] told before.
     pub parameters: &'a ChannelParameters,
@@ -44,6 +46,18 @@ pub struct CommitmentRequest<'a> {
     /// That the counterparty's signature is good, where whoever asks has verified it in this
     /// process.  It passes no wire.
     pub proof: Option<GoodSignature>,
+}
+
+/// What is asked for, without the proof: with it or not, it is the same request.
+impl fmt::Debug for CommitmentRequest<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { parameters, commitment, per_commitment_point, proof: _ } = self;
+        f.debug_struct("CommitmentRequest")
+            .field("parameters", parameters)
+            .field("commitment", commitment)
+            .field("per_commitment_point", per_commitment_point)
+            .finish_non_exhaustive()
+    }
 }
 
 impl<'a> CommitmentRequest<'a> {

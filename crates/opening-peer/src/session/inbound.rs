@@ -6,6 +6,7 @@ use lightning::ln::types::ChannelId;
 
 use super::Key;
 use super::task::{Flow, Task};
+use super::theirs::TheirKey;
 use crate::event::{End, Event};
 use crate::failure::Failure;
 use crate::message::{Consequence, Message, Undecodable, UndecodableKind, decode};
@@ -147,7 +148,7 @@ impl Task {
     }
 
     /// The openings that an `error` with this id is about, those of ours and the peer's.
-    fn pending(&self, id: &ChannelId) -> (Vec<Key>, Vec<Key>) {
+    fn pending(&self, id: &ChannelId) -> (Vec<Key>, Vec<TheirKey>) {
         if *id == ALL_CHANNELS {
             return (self.ours.keys(), self.theirs.keys());
         }
@@ -157,7 +158,7 @@ impl Task {
     /// Ends these openings, except those that are being saved.  `false` if none ended.
     pub(super) fn interrupt(
         &mut self,
-        (ours, theirs): (Vec<Key>, Vec<Key>),
+        (ours, theirs): (Vec<Key>, Vec<TheirKey>),
         why: impl Fn() -> Failure,
     ) -> bool {
         let mut ended = false;

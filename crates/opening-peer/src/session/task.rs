@@ -1,6 +1,5 @@
 //! The task that owns a connection: its loop, its writing, and what drivers report to it.
 
-use std::collections::BTreeSet;
 use std::pin::pin;
 use std::sync::Arc;
 
@@ -18,7 +17,7 @@ use super::channels::Links;
 use super::inbound::ALL_CHANNELS;
 use super::ours::Ours;
 use super::parts::PartsError;
-use super::theirs::Theirs;
+use super::theirs::{TheirKey, Theirs};
 use super::wire::{Lent, Moved, NodeSend, Wire, take_turns};
 use super::{Command, Key};
 use crate::driver::fundee::Waiting;
@@ -35,10 +34,10 @@ pub(crate) enum Report {
     /// A funder's.
     Ours { key: Key, report: OurReport },
     /// A fundee has decided about an offer.
-    Answered { key: Key, answer: Result<Box<(AcceptChannel, Waiting)>, Failure> },
+    Answered { key: TheirKey, answer: Result<Box<(AcceptChannel, Waiting)>, Failure> },
     /// A fundee has signed and saved, or failed to.
     Signed {
-        key: Key,
+        key: TheirKey,
         signed: Result<(Arc<Opened>, FundingSigned), Failure>,
         /// Its place, which others may have now.
         slot: Option<Slot>,
@@ -90,8 +89,6 @@ pub(super) struct Task {
     pub(super) ours: Ours,
     pub(super) theirs: Theirs,
     pub(super) links: Links,
-    /// When a peer has to have sent its next message, soonest first.
-    pub(super) deadlines: BTreeSet<(Instant, Key)>,
     pub(super) reports: mpsc::UnboundedSender<Report>,
     next_key: u64,
     wire: Wire,
@@ -120,7 +117,6 @@ impl Task {
             ours: Ours::default(),
             theirs: Theirs::default(),
             links: Links::default(),
-            deadlines: BTreeSet::new(),
             reports,
             next_key: 0,
             wire: Wire::new(transport, sends),
@@ -212,17 +208,12 @@ impl Task {
     fn next_deadline(&self) -> Option<Instant> {
         let patience = self.openings.node.deadlines.peer;
         let reading = self.wire.stuck_since().map(|since| since + patience);
-        let waiting = self.deadlines.first().map(|(instant, _)| *instant);
-        reading.into_iter().chain(waiting).min()
+        reading.into_iter().chain(self.theirs.deadline()).min()
     }
 
     fn on_deadline(&mut self) -> Flow {
         let now = Instant::now();
-        while let Some(&(instant, key)) = self.deadlines.first() {
-            if instant > now {
-                break;
-            }
-            self.deadlines.pop_first();
+        for key in self.theirs.late(now) {
             self.fundee_waited_too_long(key);
         }
         let patience = self.openings.node.deadlines.peer;

@@ -1,6 +1,6 @@
 //! Openings that the peer asked for: plain state between its messages.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
@@ -31,20 +31,32 @@ const LONGEST_CHANNEL_TYPE: usize = 32;
 /// Bytes of an upfront shutdown script, of which no valid one has so many.
 const LONGEST_SCRIPT: usize = 128;
 
-/// Pending inbound openings, by their key and by the peer's ids for them.
-#[derive(Default)]
-pub(super) struct Theirs {
-    entries: HashMap<Key, Entry>,
-    by_id: HashMap<ChannelId, Key>,
-    /// Those of which `funding_created` has named the outpoint: the peer may use either id until
-    /// it is answered.  Two may name the same one, of which the second fails.
-    by_channel_id: BTreeSet<(ChannelId, Key)>,
+/// Names one pending inbound opening: the peer's id, which it may use again when the opening has
+/// ended, and a key, which nothing else has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct TheirKey {
+    key: Key,
+    temporary_channel_id: ChannelId,
 }
 
-// All that an opening costs between two messages is here, in two maps and a set, and in the two
-// boxes: `tests/flood.rs` counts it.
+/// Pending inbound openings, by the peer's ids for them.
+#[derive(Default)]
+pub(super) struct Theirs {
+    entries: HashMap<ChannelId, Box<Entry>>,
+    /// Those of which `funding_created` has named the outpoint: the peer may use either id until
+    /// it is answered.  Two may name the same one, of which the second fails.
+    by_channel_id: BTreeSet<(ChannelId, TheirKey)>,
+    /// None of them is late before.
+    deadline: Option<Instant>,
+    /// Some of those that are, or were, waited for, in the order of their deadlines; those that are
+    /// not in it have later ones.
+    line: VecDeque<(Instant, TheirKey)>,
+}
+
+// All that an opening costs between two messages is here, in two boxes of one map: `tests/flood.rs`
+// counts it.  A map has four places at least, and most peers open one channel at a time.
 struct Entry {
-    temporary_channel_id: ChannelId,
+    key: Key,
     state: State,
     /// Its place among all that are pending, which is the driver's while it signs.
     slot: Option<Slot>,
@@ -84,6 +96,14 @@ impl Entry {
         }
     }
 
+    /// When the peer is late with its next message.
+    fn deadline(&self) -> Option<Instant> {
+        match &self.state {
+            State::Waiting(accepted) => Some(accepted.deadline),
+            State::Deciding(_) | State::Signing(_) => None,
+        }
+    }
+
     fn signing(&self) -> Option<&Signing> {
         match &self.state {
             State::Signing(signing) => Some(signing),
@@ -113,34 +133,79 @@ impl Theirs {
         self.entries.is_empty()
     }
 
-    pub(super) fn keys(&self) -> Vec<Key> {
-        self.entries.keys().copied().collect()
+    pub(super) fn keys(&self) -> Vec<TheirKey> {
+        let key = |(id, entry): (&ChannelId, &Box<Entry>)| entry.key.of(*id);
+        self.entries.iter().map(key).collect()
     }
 
     /// By either id.
-    pub(super) fn key(&self, id: &ChannelId) -> Option<Key> {
-        self.by_id.get(id).copied().or_else(|| self.key_of_channel(id))
+    pub(super) fn key(&self, id: &ChannelId) -> Option<TheirKey> {
+        let entry = self.entries.get(id);
+        entry.map(|entry| entry.key.of(*id)).or_else(|| self.key_of_channel(id))
+    }
+
+    fn get(&self, key: TheirKey) -> Option<&Entry> {
+        let entry = self.entries.get(&key.temporary_channel_id)?;
+        (entry.key == key.key).then_some(entry)
+    }
+
+    fn get_mut(&mut self, key: TheirKey) -> Option<&mut Entry> {
+        let entry = self.entries.get_mut(&key.temporary_channel_id)?;
+        (entry.key == key.key).then_some(entry)
+    }
+
+    /// No peer is late before; it may have been one that has ended meanwhile.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.deadline
+    }
+
+    /// Those of which the peer's next message is late, in their order.  They are to be ended.
+    pub(super) fn late(&mut self, now: Instant) -> Vec<TheirKey> {
+        if self.deadline.is_none_or(|deadline| deadline > now) {
+            return Vec::new();
+        }
+        if self.line.is_empty() {
+            self.line_up();
+        }
+        let count = self.line.partition_point(|(deadline, _)| *deadline <= now);
+        let mut late: Vec<_> = self.line.drain(..count).map(|(_, key)| key).collect();
+        late.retain(|key| self.get(*key).is_some_and(|entry| entry.deadline().is_some()));
+        // Others may have begun to wait since these did: they are lined up at the next look.
+        let others = (count > 0).then_some(now);
+        self.deadline = self.line.front().map(|(deadline, _)| *deadline).or(others);
+        late
+    }
+
+    /// Puts all that wait in the order of their deadlines.  Done when the last line has passed, so
+    /// that an opening costs the same however many there are, and nothing while peers are in time.
+    fn line_up(&mut self) {
+        let waiting = self.entries.iter();
+        let waiting =
+            waiting.filter_map(|(id, entry)| Some((entry.deadline()?, entry.key.of(*id))));
+        let mut line: Vec<_> = waiting.collect();
+        line.sort_unstable();
+        self.line = line.into();
     }
 
     pub(super) fn under_way(&self, peer: PublicKey) -> impl Iterator<Item = Under> {
-        self.entries.values().map(move |entry| Under {
+        self.entries.iter().map(move |(id, entry)| Under {
             peer,
             role: Role::Fundee,
-            temporary_channel_id: entry.temporary_channel_id,
+            temporary_channel_id: *id,
             channel_id: entry.channel_id(),
             stage: entry.stage(),
         })
     }
 
     pub(super) fn is_saving(&self, id: &ChannelId) -> bool {
-        let entry = self.key(id).and_then(|key| self.entries.get(&key));
-        entry.is_some_and(Entry::is_saving)
+        self.key(id).and_then(|key| self.get(key)).is_some_and(Entry::is_saving)
     }
 
     pub(super) fn keep_where_saving(&mut self, id: &ChannelId, message: &[u8]) {
         for (channel_id, key) in &self.by_channel_id {
             if (*id == ALL_CHANNELS || channel_id == id)
-                && let Some(entry) = self.entries.get_mut(key).filter(|entry| entry.is_saving())
+                && let Some(entry) = self.entries.get_mut(&key.temporary_channel_id)
+                && entry.is_saving()
             {
                 entry.keep_early(message);
             }
@@ -151,40 +216,44 @@ impl Theirs {
         self.key_of_channel(id).is_some()
     }
 
-    fn key_of_channel(&self, id: &ChannelId) -> Option<Key> {
-        let mut named = self.by_channel_id.range((*id, Key::FIRST)..);
+    fn key_of_channel(&self, id: &ChannelId) -> Option<TheirKey> {
+        let mut named = self.by_channel_id.range((*id, Key::FIRST.of(ALL_CHANNELS))..);
         named.next().filter(|(named, _)| named == id).map(|(_, key)| *key)
     }
 
-    pub(super) fn stage(&self, key: Key) -> Option<Stage> {
-        self.entries.get(&key).map(Entry::stage)
+    pub(super) fn stage(&self, key: TheirKey) -> Option<Stage> {
+        self.get(key).map(Entry::stage)
     }
 
-    fn insert(&mut self, key: Key, entry: Entry) {
-        self.by_id.insert(entry.temporary_channel_id, key);
-        self.entries.insert(key, entry);
-    }
-
-    fn remove(&mut self, key: Key) -> Option<Entry> {
-        let entry = self.entries.remove(&key)?;
-        self.by_id.remove(&entry.temporary_channel_id);
+    fn remove(&mut self, key: TheirKey) -> Option<Box<Entry>> {
+        self.get(key)?;
+        let entry = self.entries.remove(&key.temporary_channel_id)?;
         if let Some(channel_id) = entry.channel_id() {
             self.by_channel_id.remove(&(channel_id, key));
         }
+        if self.entries.is_empty() {
+            self.deadline = None;
+            self.line = VecDeque::new();
+        }
         // A flood that is over leaves no empty places.
         if self.entries.len() < self.entries.capacity() / 4 {
-            let twice = 2 * self.entries.len();
-            self.entries.shrink_to(twice);
-            self.by_id.shrink_to(twice);
+            self.entries.shrink_to(2 * self.entries.len());
         }
         Some(entry)
+    }
+}
+
+impl Key {
+    /// The peer's opening that has this id.
+    const fn of(self, temporary_channel_id: ChannelId) -> TheirKey {
+        TheirKey { key: self, temporary_channel_id }
     }
 }
 
 impl Task {
     pub(super) fn on_open_channel(&mut self, message: Box<OpenChannel>) {
         let id = message.common_fields.temporary_channel_id;
-        if let Some(&key) = self.theirs.by_id.get(&id) {
+        if let Some(key) = self.theirs.entries.get(&id).map(|entry| entry.key.of(id)) {
             if !self.interrupt_theirs(key, Failure::DuplicateTemporaryId) {
                 self.refuse(id, "unexpected open_channel".into());
             }
@@ -199,14 +268,12 @@ impl Task {
             Err(failure) => return self.turn_away(id, failure),
         };
         let key = self.next_key();
-        let deciding = self.decide(key, message);
-        let state = State::Deciding(deciding);
-        let entry = Entry { temporary_channel_id: id, state, slot: Some(slot) };
-        self.theirs.insert(key, entry);
+        let state = State::Deciding(self.decide(key.of(id), message));
+        self.theirs.entries.insert(id, Box::new(Entry { key, state, slot: Some(slot) }));
         self.progress(Role::Fundee, id, None, Stage::Decision);
     }
 
-    fn decide(&self, key: Key, mut message: Box<OpenChannel>) -> AbortHandle {
+    fn decide(&self, key: TheirKey, mut message: Box<OpenChannel>) -> AbortHandle {
         shorten(&mut message);
         let (guest, reports) = (self.guest.clone(), self.reports.clone());
         let features = self.features.clone();
@@ -236,18 +303,19 @@ impl Task {
 
     pub(super) fn on_answered(
         &mut self,
-        key: Key,
+        key: TheirKey,
         answer: Result<Box<(AcceptChannel, Waiting)>, Failure>,
     ) {
         // Ended meanwhile.
-        let Some(entry) = self.theirs.entries.get_mut(&key) else { return };
+        let Some(entry) = self.theirs.get_mut(key) else { return };
         match answer {
             Ok(answer) => {
                 let (accept_channel, waiting) = *answer;
                 let deadline = Instant::now() + self.openings.node.deadlines.funding_created;
                 entry.state = State::Waiting(Box::new(Accepted { waiting, deadline }));
-                let id = entry.temporary_channel_id;
-                self.deadlines.insert((deadline, key));
+                let id = key.temporary_channel_id;
+                // Those before it were given the same time.
+                self.theirs.deadline.get_or_insert(deadline);
                 self.send(&accept_channel);
                 self.progress(Role::Fundee, id, None, Stage::FundingCreated);
             }
@@ -257,26 +325,23 @@ impl Task {
 
     pub(super) fn on_funding_created(&mut self, message: FundingCreated, bytes: &[u8]) {
         let id = message.temporary_channel_id;
-        let key = self.theirs.by_id.get(&id).copied();
-        let entry = key.and_then(|key| Some((key, self.theirs.entries.get_mut(&key)?)));
-        let Some((key, entry)) = entry else {
+        let Some(entry) = self.theirs.entries.get_mut(&id) else {
             return self.on_out_of_place("funding_created", id, bytes);
         };
+        let key = entry.key.of(id);
         let gate = Arc::new(Gate::default());
         let channel_id = channel_id_of(&message);
         let signing = Signing { gate: gate.clone(), channel_id, early: Early::default() };
         let signing = State::Signing(Box::new(signing));
-        let accepted = match std::mem::replace(&mut entry.state, signing) {
-            State::Waiting(accepted) => *accepted,
+        let waiting = match std::mem::replace(&mut entry.state, signing) {
+            State::Waiting(accepted) => accepted.waiting,
             other => {
                 entry.state = other;
                 return self.on_out_of_place("funding_created", id, bytes);
             }
         };
-        let Accepted { waiting, deadline } = accepted;
         let slot = entry.slot.take();
         self.theirs.by_channel_id.extend(channel_id.map(|channel_id| (channel_id, key)));
-        self.deadlines.remove(&(deadline, key));
         self.progress(Role::Fundee, id, channel_id, Stage::Commitments);
         let driver = fundee::answer_funding_created(self.openings.clone(), gate, waiting, message);
         self.sign(key, slot, driver);
@@ -286,7 +351,7 @@ impl Task {
     /// if its opening has ended meanwhile.
     fn sign(
         &self,
-        key: Key,
+        key: TheirKey,
         slot: Option<Slot>,
         driver: impl Future<Output = Signed> + Send + 'static,
     ) {
@@ -300,7 +365,7 @@ impl Task {
         });
     }
 
-    pub(super) fn on_signed(&mut self, key: Key, signed: Signed) -> Flow {
+    pub(super) fn on_signed(&mut self, key: TheirKey, signed: Signed) -> Flow {
         match signed {
             Ok((opened, funding_signed)) => {
                 let Some(entry) = self.remove_theirs(key) else { return Flow::Continue };
@@ -319,15 +384,15 @@ impl Task {
         }
     }
 
-    pub(super) fn fundee_waited_too_long(&mut self, key: Key) {
+    pub(super) fn fundee_waited_too_long(&mut self, key: TheirKey) {
         let after = self.openings.node.deadlines.funding_created;
         self.interrupt_theirs(key, Failure::PeerSilent { message: "funding_created", after });
     }
 
     /// Ends an opening from outside its driver, unless its save has begun.
     /// `false` where it goes on.
-    pub(super) fn interrupt_theirs(&mut self, key: Key, failure: Failure) -> bool {
-        let Some(entry) = self.theirs.entries.get(&key) else { return false };
+    pub(super) fn interrupt_theirs(&mut self, key: TheirKey, failure: Failure) -> bool {
+        let Some(entry) = self.theirs.get(key) else { return false };
         let ended = match &entry.state {
             State::Signing(signing) => signing.gate.end(),
             State::Deciding(_) | State::Waiting(_) => true,
@@ -338,9 +403,9 @@ impl Task {
         ended
     }
 
-    fn fail_theirs(&mut self, key: Key, failure: Failure) {
+    fn fail_theirs(&mut self, key: TheirKey, failure: Failure) {
         let Some(entry) = self.remove_theirs(key) else { return };
-        let id = entry.temporary_channel_id;
+        let id = key.temporary_channel_id;
         let failed = Failed {
             role: Role::Fundee,
             temporary_channel_id: id,
@@ -352,12 +417,10 @@ impl Task {
         self.fail(&failed, Some(id));
     }
 
-    fn remove_theirs(&mut self, key: Key) -> Option<Entry> {
+    fn remove_theirs(&mut self, key: TheirKey) -> Option<Box<Entry>> {
         let entry = self.theirs.remove(key)?;
-        match &entry.state {
-            State::Deciding(deciding) => deciding.abort(),
-            State::Waiting(accepted) => drop(self.deadlines.remove(&(accepted.deadline, key))),
-            State::Signing(_) => {}
+        if let State::Deciding(deciding) = &entry.state {
+            deciding.abort();
         }
         Some(entry)
     }
@@ -366,7 +429,7 @@ impl Task {
     /// not answered it.  `false` if it is about no such channel.
     pub(super) fn keep_for_their_channel(&mut self, id: &ChannelId, bytes: &[u8]) -> bool {
         let key = self.theirs.key_of_channel(id);
-        let entry = key.and_then(|key| self.theirs.entries.get_mut(&key));
+        let entry = key.and_then(|key| self.theirs.get_mut(key));
         entry.is_some_and(|entry| entry.keep_early(bytes))
     }
 }
