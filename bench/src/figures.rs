@@ -62,6 +62,13 @@ impl Rounds {
         self.0.push(time.0);
     }
 
+    /// How much longer these took than others of the same rounds: the median of each round's ratio,
+    /// so that a round in which the machine was slow says as much as any.
+    pub fn to(&self, others: &Self) -> f64 {
+        let ratios = self.0.iter().zip(&others.0).map(|(these, others)| these / others);
+        Self(ratios.collect()).median().0
+    }
+
     /// A tenth of the rounds was faster, half, and nine tenths.
     pub fn tenth_half_ninth(&self) -> [Microseconds; 3] {
         let mut sorted = self.0.clone();

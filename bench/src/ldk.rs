@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bitcoin::secp256k1::{PublicKey, Secp256k1, SecretKey};
+use bitcoin::secp256k1::PublicKey;
 use bitcoin::{Amount, Network, Transaction};
 use lightning::chain::BestBlock;
 use lightning::chain::chaininterface::BroadcasterInterface;
@@ -22,6 +22,7 @@ use opening_core::{ChannelType, FundingOutput};
 use opening_examples::ldk_node::parts::{FixedFee, InMemory, Keys, NoFilter, NoRouter, ToLog};
 
 use crate::cpu;
+use crate::far::peer;
 use crate::node::funding;
 use crate::pair::{FEERATE, FUNDING, PUSH, Taken};
 
@@ -62,18 +63,19 @@ pub struct LdkPair {
 }
 
 impl LdkPair {
-    /// Two managers that know each other, and a fundee that is connected with this many peers in
-    /// all.
-    pub fn connect(peers: u32) -> Self {
+    /// Two managers that know each other.
+    pub fn connect() -> Self {
+        Self::among(1)
+    }
+
+    /// The same, where each is connected with this many peers in all.
+    pub fn among(peers: u32) -> Self {
         let pair = Self { funder: manager(1), fundee: manager(2), count: 0 };
         introduce(&pair.funder, pair.fundee.get_our_node_id(), &pair.fundee);
         introduce(&pair.fundee, pair.funder.get_our_node_id(), &pair.funder);
-        let secp = Secp256k1::signing_only();
         for number in 1..peers {
-            let mut secret = [3; 32];
-            secret[..4].copy_from_slice(&number.to_be_bytes());
-            let secret = SecretKey::from_slice(&secret).expect("below the curve's order");
-            introduce(&pair.fundee, secret.public_key(&secp), &pair.funder);
+            introduce(&pair.fundee, peer(number), &pair.funder);
+            introduce(&pair.funder, peer(number), &pair.fundee);
         }
         pair
     }

@@ -12,5 +12,6 @@ pub mod loopback;
 pub mod node;
 pub mod openings;
 pub mod pair;
+pub mod peers;
 pub mod pending;
 pub mod report;

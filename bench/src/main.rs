@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use clap::Parser;
 use opening_bench::loopback;
 use opening_bench::report::{Effort, Made, Ratio, Report, Table};
-use opening_bench::{openings, pending};
+use opening_bench::{openings, peers, pending};
 
 /// Measure what an opening costs, beside what its cryptography costs and beside LDK.
 #[derive(Parser)]
@@ -47,6 +47,7 @@ fn measure(effort: Effort) -> Report {
     };
     add("the CPU time of an opening", openings::measure);
     add("openings over BOLT 8 on loopback", loopback::measure);
+    add("the CPU time of an opening among many peers", peers::measure);
     add("100,000 pending inbound openings", pending::measure);
     Report { made: Made::now(), effort, ratios, tables }
 }

@@ -16,14 +16,14 @@ const TYPES: [ChannelType; 2] = [ChannelType::ANCHORS, ChannelType::STATIC_REMOT
 /// What opens.
 enum Opener {
     Ours(Signer, Pair),
-    Ldk(LdkPair),
+    Ldk(Box<LdkPair>),
 }
 
 impl Opener {
     fn all() -> [Self; 3] {
         let [blind, validating] =
             Signer::ALL.map(|signer| Self::Ours(signer, Pair::connect(signer)));
-        [blind, validating, Self::Ldk(LdkPair::connect(1))]
+        [blind, validating, Self::Ldk(Box::new(LdkPair::connect()))]
     }
 
     fn name(&self) -> &'static str {
@@ -89,21 +89,25 @@ pub fn measure(effort: Effort) -> (Vec<Table>, Vec<Ratio>) {
             kinds[next].iter_mut().for_each(|kind| kind.round(&mut openers[next]));
         }
     }
-    let anchors = |index: usize| kinds[index][0].both.median().0;
-    let [blind, validating, ldk] = [0, 1, 2].map(anchors);
+    let [blind, validating, ldk] = [0, 1, 2].map(|index: usize| &kinds[index][0].both);
     let ratio = |name, says, value, most| Ratio { name, says, value, goal: Goal::AtMost(most) };
     let ratios = vec![
         ratio(
             "blind_vs_floor",
             "CPU per open, both sides, blind signer: to the floor",
-            blind / floor.median().0,
+            blind.to(&floor),
             1.15,
         ),
-        ratio("blind_vs_ldk", "CPU per open, both sides, blind signer: to LDK", blind / ldk, 0.62),
+        ratio(
+            "blind_vs_ldk",
+            "CPU per open, both sides, blind signer: to LDK",
+            blind.to(ldk),
+            0.62,
+        ),
         ratio(
             "validating_vs_ldk",
             "CPU per open, both sides, validating signer: to LDK",
-            validating / ldk,
+            validating.to(ldk),
             0.90,
         ),
     ];
@@ -111,12 +115,11 @@ pub fn measure(effort: Effort) -> (Vec<Table>, Vec<Ratio>) {
 }
 
 fn table(floor: &Rounds, kinds: &[[Kind; 2]]) -> Table {
-    let half = floor.median();
-    let mut rows = vec![row("floor", "", None, floor, half)];
+    let mut rows = vec![row("floor", "", None, floor, floor)];
     rows.extend(kinds.iter().flatten().map(|kind| {
         let Kind { who, channel_type, funder, fundee, both } = kind;
         let per_role = Some([funder.median(), fundee.median()]);
-        row(who, &channel_type.to_string(), per_role, both, half)
+        row(who, &channel_type.to_string(), per_role, both, floor)
     }));
     Table {
         id: "openings",
@@ -140,13 +143,13 @@ fn row(
     who: &str,
     channel_type: &str,
     per_role: Option<[Microseconds; 2]>,
-    both: &Rounds,
-    floor: Microseconds,
+    both_rounds: &Rounds,
+    floor: &Rounds,
 ) -> Vec<Cell> {
-    let [low, median, high] = both.tenth_half_ninth();
+    let [low, median, high] = both_rounds.tenth_half_ninth();
     let [funder, fundee] = per_role.unwrap_or([median / 2.0; 2]).map(|it| Cell::figure(it.0, 0));
     let [low, both, high] = [low, median, high].map(|it| Cell::figure(it.0, 0));
-    let ratio = Cell::figure(median.0 / floor.0, 2);
+    let ratio = Cell::figure(both_rounds.to(floor), 2);
     vec![who.into(), channel_type.into(), funder, fundee, both, low, high, ratio]
 }
 

@@ -1,18 +1,22 @@
 //! Two of our nodes in one thread, which open channels with each other through memory.
 
 use std::hint::black_box;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bitcoin::Amount;
+use bitcoin::secp256k1::PublicKey;
 use opening_core::{ChannelType, FeeratePerKw, MilliSatoshi};
-use opening_peer::transport::in_memory_pair;
-use opening_peer::{Ask, FundingTransaction, Greeting, Session};
-use opening_signer::HsmSecret;
+use opening_peer::session::StartError;
+use opening_peer::transport::{Transport, in_memory_pair};
+use opening_peer::{Ask, FundingTransaction, Greeting, Openings, Session};
+use opening_signer::{Hsm, HsmSecret};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
-use tokio::task::yield_now;
+use tokio::task::{JoinHandle, yield_now};
 
 use crate::cpu;
+use crate::far::Far;
 use crate::node::{Opened, Signer, funding, node, node_id, start};
 
 /// Of each channel, in satoshis.
@@ -36,6 +40,39 @@ pub struct Pair {
 struct Side {
     runtime: Runtime,
     session: Session,
+    /// They are connected, and silent.
+    _others: Vec<Far>,
+}
+
+/// A side whose connection begins.
+struct Starting {
+    runtime: Runtime,
+    openings: Arc<Openings>,
+    session: JoinHandle<Result<Session, StartError>>,
+}
+
+impl Starting {
+    fn new(hsm: Arc<dyn Hsm>, events: Arc<Opened>, peer: PublicKey, transport: Transport) -> Self {
+        let runtime = Builder::new_current_thread().enable_time().build();
+        let runtime = runtime.expect("a runtime without a socket");
+        let openings = runtime.block_on(start(node(hsm, events)));
+        let greeting = Greeting::default();
+        let session = Session::start(openings.clone(), peer, transport, greeting);
+        Self { session: runtime.spawn(session), openings, runtime }
+    }
+
+    fn among(self, peers: u32) -> Side {
+        let Self { runtime, openings, session } = self;
+        let (session, others) = runtime.block_on(async {
+            let mut others = Vec::new();
+            for number in 1..peers {
+                others.push(Far::connect(openings.clone(), number).await);
+            }
+            (session.await.expect("nothing panics"), others)
+        });
+        let session = session.expect("two of our own nodes understand each other");
+        Side { runtime, session, _others: others }
+    }
 }
 
 /// What an opening took of this thread's time.
@@ -50,31 +87,22 @@ pub struct Taken {
 impl Pair {
     /// Two nodes that know each other.
     pub fn connect(signer: Signer) -> Self {
+        Self::among(signer, 1)
+    }
+
+    /// The same, where each is connected with this many peers in all.
+    pub fn among(signer: Signer, peers: u32) -> Self {
+        let (telling, opened) = Opened::counted();
         let [near, far] = [1, 2].map(|byte| HsmSecret::new([byte; 32]));
-        let [near_runtime, far_runtime] = [(), ()].map(|()| runtime());
-        let (events, opened) = Opened::counted();
+        let [near_id, far_id] = [node_id(&near), node_id(&far)];
         let (left, right) = in_memory_pair();
-        let near_node = node(signer.local(&near), Opened::counted().0);
-        let far_node = node(signer.local(&far), events);
-        let far_id = node_id(&far);
-        let near_session = near_runtime.spawn(async move {
-            Session::start(start(near_node).await, far_id, left, Greeting::default()).await
-        });
-        let near_id = node_id(&near);
-        let far_session = far_runtime.spawn(async move {
-            Session::start(start(far_node).await, near_id, right, Greeting::default()).await
-        });
-        while !(near_session.is_finished() && far_session.is_finished()) {
-            turn(&near_runtime);
-            turn(&far_runtime);
+        let funder = Starting::new(signer.local(&near), Opened::counted().0, far_id, left);
+        let fundee = Starting::new(signer.local(&far), telling, near_id, right);
+        while !(funder.session.is_finished() && fundee.session.is_finished()) {
+            turn(&funder.runtime);
+            turn(&fundee.runtime);
         }
-        let joined = |runtime: Runtime, session| {
-            let session: Result<Result<Session, _>, _> = runtime.block_on(session);
-            let session = session.expect("nothing panics");
-            Side { runtime, session: session.expect("two of our own nodes understand each other") }
-        };
-        let funder = joined(near_runtime, near_session);
-        let fundee = joined(far_runtime, far_session);
+        let [funder, fundee] = [funder, fundee].map(|starting| starting.among(peers));
         Self { funder, fundee, opened, count: 0 }
     }
 
@@ -93,10 +121,6 @@ impl Pair {
         joined.0.expect("nothing panics");
         Taken { funder: taken + joined.1, fundee: theirs }
     }
-}
-
-fn runtime() -> Runtime {
-    Builder::new_current_thread().enable_time().build().expect("a runtime without a socket")
 }
 
 fn turn(runtime: &Runtime) {

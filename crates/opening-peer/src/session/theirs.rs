@@ -134,8 +134,7 @@ impl Theirs {
     }
 
     pub(super) fn keys(&self) -> Vec<TheirKey> {
-        let key = |(id, entry): (&ChannelId, &Box<Entry>)| entry.key.of(*id);
-        self.entries.iter().map(key).collect()
+        self.entries.iter().map(|(id, entry)| entry.key.of(*id)).collect()
     }
 
     /// By either id.
