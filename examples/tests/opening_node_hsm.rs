@@ -4,8 +4,9 @@
 
 mod driver;
 
+use std::io::{BufRead, BufReader, Lines};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStderr, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use bitcoin::consensus::encode::serialize_hex;
@@ -170,6 +171,52 @@ fn over_tls(kind: &str, more: &[&str]) {
         (format!("--hsm={kind}:{address}"), format!("--hsm-key={}", keys[0].display()));
     let peer = format!("--hsm-peer={of_signer}");
     killed_and_started_again(&home, &[&hsm, &key, &peer]);
+}
+
+/// A program that goes on, and what it logs.
+struct Logging {
+    process: Child,
+    log: Lines<BufReader<ChildStderr>>,
+}
+
+impl Logging {
+    fn start(program: &mut Command) -> Self {
+        // It goes on while its standard input is open.
+        let program = program.stdin(Stdio::piped()).stdout(Stdio::null());
+        let mut process = program.stderr(Stdio::piped()).spawn().unwrap();
+        let log = BufReader::new(process.stderr.take().unwrap()).lines();
+        Self { process, log }
+    }
+
+    /// The next line with these words.
+    fn logs(&mut self, words: &str) -> String {
+        let line = self.log.by_ref().map(Result::unwrap).find(|line| line.contains(words));
+        line.unwrap_or_else(|| panic!("it does not log {words:?}"))
+    }
+}
+
+impl Drop for Logging {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+fn opening_node(options: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_opening-node"));
+    command.args(options);
+    command
+}
+
+#[test]
+fn a_node_without_its_signer_logs_the_reason_while_it_waits() {
+    let directory = tempfile::tempdir().unwrap();
+    let nowhere = directory.path().join("nowhere");
+    for kind in ["unix", "hsmd"] {
+        let signer = format!("--hsm={kind}:{}", nowhere.display());
+        let reason = Logging::start(&mut opening_node(&[&signer])).logs("is a signer running?");
+        assert!(reason.starts_with("WARN") && reason.contains("nowhere"), "{reason}");
+    }
 }
 
 /// What a program of ours says to a mistake: its exit code, and a code in its words.

@@ -15,8 +15,9 @@ use opening_signer::{Hsm, HsmError, HsmResult};
 use super::options::OptionsError;
 use crate::hsmd::identity;
 
-/// For the first connection: who starts both at once need not care which is first.
-const START_PATIENCE: Duration = Duration::from_secs(10);
+/// For the first connection: who starts both at once need not care which is first.  Longer than one
+/// attempt, so that the log has its reason by then.
+const START_PATIENCE: Duration = Duration::from_secs(15);
 
 /// Where a signer is, as `--hsm` names it.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -14,6 +14,7 @@ mod codec;
 mod envelope;
 mod frame;
 mod hsmd;
+mod reasons;
 mod serve;
 pub mod tls;
 pub mod unix;

@@ -15,6 +15,7 @@ use tokio::time::{Instant, sleep};
 use super::backoff::Backoff;
 use super::envelope::{Connect, EnvelopeServer, Stream};
 use super::hsmd::{HsmdIdentity, serve_hsmd};
+use super::reasons::Reasons;
 use super::unix::SignerSocket;
 use crate::hsm::Hsm;
 
@@ -85,6 +86,7 @@ async fn accept(
 ) {
     let server = Arc::new(EnvelopeServer::new(hsm.clone(), chain_hash));
     let mut backoff = Backoff::new();
+    let mut reasons = Reasons::default();
     loop {
         room(connections).await;
         let since = Instant::now();
@@ -118,9 +120,12 @@ async fn accept(
             }
         };
         match failed {
-            None => backoff.reset(),
+            None => {
+                backoff.reset();
+                reasons.reset();
+            }
             Some(error) => {
-                log::warn!("no connection to a node: {error}");
+                log::log!(reasons.level(&error.to_string()), "no connection to a node: {error}");
                 sleep(backoff.next()).await;
             }
         }

@@ -16,6 +16,7 @@ use super::link::LinkError;
 use super::messages::{FromNode, FromSigner};
 use crate::remote::backoff::Backoff;
 use crate::remote::frame::{read_frame, write_frame};
+use crate::remote::reasons::Reasons;
 
 /// For connecting, and for the signer's first message.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(10);
@@ -66,6 +67,7 @@ pub(super) async fn keep_connected(
 ) {
     options.keep_alive = options.keep_alive.min(MAX_KEEP_ALIVE);
     let mut backoff = Backoff::new();
+    let mut reasons = Reasons::default();
     loop {
         let ended = match timeout(CONNECT_PATIENCE, connector.connect()).await {
             Err(_) => LinkError::Silent("no connection"),
@@ -76,6 +78,7 @@ pub(super) async fn keep_connected(
                     Err(error) => error,
                     Ok(()) => {
                         log::info!("connected to the signer");
+                        reasons.reset();
                         changed.send_replace(());
                         let begun = Instant::now();
                         let ended = tokio::select! {
@@ -90,7 +93,8 @@ pub(super) async fn keep_connected(
                 }
             }
         };
-        log::warn!("no connection to the signer ({}): {ended}", ended.code());
+        let level = reasons.level(&ended.to_string());
+        log::log!(level, "no connection to the signer ({}): {ended}", ended.code());
         shared.calls().down(ended);
         changed.send_replace(());
         sleep(backoff.next()).await;

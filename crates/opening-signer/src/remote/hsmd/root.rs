@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::PathBuf;
+use std::pin::pin;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +14,7 @@ use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::fd;
 use super::line::{Line, LineError};
@@ -21,7 +22,11 @@ use super::message::{Init, InitReply, Message};
 use super::{VERSIONS, protocol};
 use crate::error::{HsmError, HsmResult};
 use crate::remote::backoff::Backoff;
+use crate::remote::reasons::Reasons;
 use crate::remote::unix;
+
+/// After so long without an answer to the greeting the log says what is waited for.
+const SLOW_GREETING: Duration = Duration::from_secs(5);
 
 /// Where the connection comes from.
 pub(super) enum Source {
@@ -111,6 +116,7 @@ impl Keeper {
                 return std::future::pending().await;
             }
             let mut backoff = Backoff::new();
+            let mut reasons = Reasons::default();
             loop {
                 sleep(backoff.next()).await;
                 match self.connect().await {
@@ -120,7 +126,7 @@ impl Keeper {
                         break;
                     }
                     Err(error) => {
-                        log::debug!("hsmd: {error}");
+                        log_failure(&mut reasons, &error);
                         drop(telling.send_replace(Err(error)));
                     }
                 }
@@ -131,12 +137,14 @@ impl Keeper {
     /// Waits for a signer that is started together with its node.
     async fn first(&mut self, until: Instant) -> HsmResult<Up> {
         let mut backoff = Backoff::new();
+        let mut reasons = Reasons::default();
         loop {
             let pause = backoff.next();
             match self.connect().await {
-                Err(HsmError::Unavailable(_))
+                Err(error @ HsmError::Unavailable(_))
                     if matches!(self.source, Source::Path(_)) && Instant::now() + pause < until =>
                 {
+                    log_failure(&mut reasons, &error);
                     sleep(pause).await;
                 }
                 connected => return connected,
@@ -186,14 +194,27 @@ impl Keeper {
     /// What the child says by its exit, if it has one in a moment.
     async fn with_exit(&mut self, reason: String) -> String {
         let Some(child) = &mut self.child else { return reason };
-        match tokio::time::timeout(Duration::from_millis(200), child.wait()).await {
+        match timeout(Duration::from_millis(200), child.wait()).await {
             Ok(Ok(status)) => format!("{reason}; the program ended with {status}"),
             _ => reason,
         }
     }
 }
 
+fn log_failure(reasons: &mut Reasons, error: &HsmError) {
+    log::log!(reasons.level(&error.to_string()), "no connection to hsmd: {error}");
+}
+
 async fn greet(line: &Line, network: Network) -> HsmResult<InitReply> {
+    let mut greeted = pin!(init(line, network));
+    if let Ok(greeted) = timeout(SLOW_GREETING, &mut greeted).await {
+        return greeted;
+    }
+    log::warn!("hsmd has not answered `init` for {SLOW_GREETING:?}: still waiting");
+    greeted.await
+}
+
+async fn init(line: &Line, network: Network) -> HsmResult<InitReply> {
     let init = Message::Init(Init {
         bip32_versions: match network {
             Network::Bitcoin => [0x0488_b21e, 0x0488_ade4],
