@@ -123,10 +123,10 @@ pub fn fingerprint(text: &str) -> Result<Fingerprint, String> {
     text.parse().map_err(|_| "not the 64 hex digits of a fingerprint".into())
 }
 
-/// The key in a file, or why there is none.
-pub fn identity(path: &Path) -> Result<Identity, HsmdError> {
+/// The key in the file that `option` names, or why there is none.
+pub fn identity(option: &str, path: &Path) -> Result<Identity, HsmdError> {
     Identity::load_or_create(path)
-        .map_err(|error| HsmdError::Io(format!("--tls-key={}", path.display()), error))
+        .map_err(|error| HsmdError::Io(format!("{option}={}", path.display()), error))
 }
 
 impl Options {
@@ -163,7 +163,7 @@ impl Options {
     }
 
     fn identity(&self) -> Result<Identity, HsmdError> {
-        identity(self.tls_key.as_deref().ok_or_else(|| missing("--tls-key"))?)
+        identity("--tls-key", self.tls_key.as_deref().ok_or_else(|| missing("--tls-key"))?)
     }
 
     fn print(&self) -> Result<(), HsmdError> {

@@ -219,14 +219,30 @@ fn a_node_without_its_signer_logs_the_reason_while_it_waits() {
     }
 }
 
+/// The exit code of a program that ends by itself, and what it says on stderr.
+fn ends(program: &mut Command) -> (i32, String) {
+    let output = program.stdin(Stdio::null()).stderr(Stdio::piped()).output().unwrap();
+    (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())
+}
+
+#[test]
+fn a_bad_key_for_tls_is_named_by_its_option() {
+    let directory = tempfile::tempdir().unwrap();
+    let key = directory.path().join("key");
+    std::fs::write(&key, "no key").unwrap();
+    let (key, peer) = (key.to_str().unwrap(), "00".repeat(32));
+    let (of_node, its_peer) = (format!("--hsm-key={key}"), format!("--hsm-peer={peer}"));
+    let node = ends(&mut opening_node(&["--hsm=tls:127.0.0.1:9", &of_node, &its_peer]));
+    assert!(node.0 == 1 && node.1.contains(&of_node), "{node:?}");
+    let signer = ends(&mut hsmd(&["--print-fingerprint", "--tls-key", key]));
+    assert!(signer.0 == 1 && signer.1.contains(&format!("--tls-key={key}")), "{signer:?}");
+}
+
 /// What a program of ours says to a mistake: its exit code, and a code in its words.
 #[test]
 fn mistakes_have_codes() {
     let home = Home::on_unix_socket(&[]);
-    let run = |arguments: &[&str]| {
-        let output = hsmd(arguments).stderr(Stdio::piped()).output().unwrap();
-        (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())
-    };
+    let run = |arguments: &[&str]| ends(&mut hsmd(arguments));
     assert_eq!(run(&[]).0, 2);
     let socket = home.path("run/signer");
     let secret = home.path("secret");

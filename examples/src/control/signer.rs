@@ -93,7 +93,7 @@ fn pins(
         let why = "--hsm=tls:… and --hsm=tls-listen:… need --hsm-key and --hsm-peer";
         return Err(OptionsError::Contradiction(why));
     };
-    Ok((identity(key).map_err(OptionsError::SignersKey)?, peer))
+    Ok((identity("--hsm-key", key).map_err(OptionsError::SignersKey)?, peer))
 }
 
 fn found(connected: HsmResult<impl Hsm>) -> Result<Arc<dyn Hsm>, OptionsError> {
