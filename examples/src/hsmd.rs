@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io::{self, Write};
 use std::net::SocketAddr;
+use std::os::unix;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -42,8 +43,8 @@ pub struct Options {
     /// On the Unix socket speak the wire of Core Lightning's hsmd, instead of the enveloped one.
     #[arg(long, requires = "unix")]
     hsmd_wire: bool,
-    /// Serve over TLS 1.3 at this address, or with --dial to the node there.
-    #[arg(long, value_name = "HOST:PORT", requires = "tls_key", requires = "peer")]
+    /// Serve over TLS 1.3 at this address, or with --dial to the node there, whose host may be a name.
+    #[arg(long, value_name = "IP:PORT", requires = "tls_key", requires = "peer")]
     tls: Option<String>,
     /// Our key for TLS, created at the first start.
     #[arg(long, value_name = "FILE")]
@@ -72,6 +73,25 @@ On two machines, after each side has told the other its fingerprint:
   hsmd --print-fingerprint --tls-key node.key
   hsmd --secret-file secret --tls 0.0.0.0:7001 --tls-key signer.key --peer FINGERPRINT
   opening-node --hsm=tls:signer.example:7001 --hsm-key node.key --hsm-peer FINGERPRINT";
+
+/// Where the node is met.
+#[derive(Clone, Copy)]
+enum Address<'a> {
+    Unix(&'a Path),
+    Dial(&'a str),
+    Listen(SocketAddr),
+}
+
+/// As it was asked for.
+impl fmt::Display for Address<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unix(path) => write!(f, "--unix={}", path.display()),
+            Self::Dial(address) => write!(f, "--tls={address}"),
+            Self::Listen(address) => write!(f, "--tls={address}"),
+        }
+    }
+}
 
 /// Why it does not serve.
 #[derive(Debug)]
@@ -123,6 +143,19 @@ pub fn fingerprint(text: &str) -> Result<Fingerprint, String> {
     text.parse().map_err(|_| "not the 64 hex digits of a fingerprint".into())
 }
 
+/// Whether `text` names a host and a port that can be dialled; the host is not looked up.
+pub fn is_host_and_port(text: &str) -> bool {
+    let Some((host, port)) = text.rsplit_once(':') else { return false };
+    // Only an IPv6 address has more colons, and it stands in brackets.
+    let is_host = !host.is_empty() && (!host.contains(':') || text.parse::<SocketAddr>().is_ok());
+    is_host && port.parse::<u16>().is_ok_and(|port| port != 0)
+}
+
+/// Whether a Unix socket can have this path: the system takes about a hundred bytes.
+pub fn is_socket_path(path: &Path) -> bool {
+    !path.as_os_str().is_empty() && unix::net::SocketAddr::from_pathname(path).is_ok()
+}
+
 /// The key in the file that `option` names, or why there is none.
 pub fn identity(option: &str, path: &Path) -> Result<Identity, HsmdError> {
     Identity::load_or_create(path)
@@ -136,6 +169,7 @@ impl Options {
         if self.print_fingerprint {
             return self.print();
         }
+        let address = self.address()?;
         let file = self.secret_file.as_deref().ok_or_else(|| missing("--secret-file"))?;
         let secret = secret_file::read_or_create(file)
             .map_err(|error| HsmdError::Io(format!("--secret-file={}", file.display()), error))?;
@@ -155,7 +189,7 @@ impl Options {
                 Arc::new(LocalHsm::validating(&secret, policy, Arc::new(store)))
             }
         };
-        let (transport, where_to) = self.transport(&secret).await?;
+        let (transport, where_to) = self.transport(address, &secret).await?;
         let kind = if self.validating.is_some() { "validating" } else { "blind" };
         say(&format!("hsmd: {kind}, for {}, {where_to}", self.network))?;
         serve(hsm, self.network, transport, stop).await;
@@ -170,33 +204,59 @@ impl Options {
         say(&self.identity()?.fingerprint().to_string())
     }
 
-    async fn transport(&self, secret: &HsmSecret) -> Result<(Transport, String), HsmdError> {
+    /// Where nobody can ever be is refused here, before anything is made.
+    fn address(&self) -> Result<Address<'_>, HsmdError> {
+        let bad = |why| Err(HsmdError::BadOption(why));
         if let Some(path) = &self.unix {
-            let socket = SignerSocket::bind(path)
-                .map_err(|error| HsmdError::Io(format!("--unix={}", path.display()), error))?;
-            if self.hsmd_wire {
-                let node_id = secret.node_key().public_key(&Secp256k1::signing_only());
-                let where_to = format!("on {} by hsmd's wire", path.display());
-                return Ok((Transport::Hsmd(socket, node_id), where_to));
+            if !is_socket_path(path) {
+                return bad(format!("--unix={} is no path that a socket can have", path.display()));
             }
-            return Ok((Transport::Listen(Box::new(socket)), format!("on {}", path.display())));
+            return Ok(Address::Unix(path));
         }
-        let address = self.tls.as_ref().ok_or_else(|| missing("--unix or --tls"))?;
-        let peer = self.peer.ok_or_else(|| missing("--peer"))?;
-        let identity = self.identity()?;
-        let ours = identity.fingerprint();
-        let failed = |error| HsmdError::Io(format!("--tls={address}"), error);
-        if self.dial {
-            let dialer = TlsDialer::new(&identity, peer, address).map_err(failed)?;
-            let where_to = format!("to the node at {address}, with the key {ours}");
-            return Ok((Transport::Dial(Box::new(dialer)), where_to));
+        let address = self.tls.as_deref().ok_or_else(|| missing("--unix or --tls"))?;
+        match address.parse() {
+            _ if self.dial && is_host_and_port(address) => Ok(Address::Dial(address)),
+            _ if self.dial => bad(format!("--tls={address} is no host and port to dial")),
+            Ok(address) => Ok(Address::Listen(address)),
+            Err(_) => bad(format!("--tls={address} is no IP address and port to listen at")),
         }
-        let address: SocketAddr = address.parse().map_err(|_| {
-            HsmdError::BadOption(format!("--tls={address} is no IP address and port to listen at"))
-        })?;
-        let socket = TlsSocket::bind(&identity, peer, address).await.map_err(failed)?;
-        let address = socket.local_addr().map_err(failed)?;
-        let where_to = format!("at {address}, with the key {ours}");
-        Ok((Transport::Listen(Box::new(socket)), where_to))
+    }
+
+    async fn transport(
+        &self,
+        address: Address<'_>,
+        secret: &HsmSecret,
+    ) -> Result<(Transport, String), HsmdError> {
+        let failed = |error| HsmdError::Io(address.to_string(), error);
+        match address {
+            Address::Unix(path) => {
+                let (socket, shown) = (SignerSocket::bind(path).map_err(failed)?, path.display());
+                if self.hsmd_wire {
+                    let node_id = secret.node_key().public_key(&Secp256k1::signing_only());
+                    let where_to = format!("on {shown} by hsmd's wire");
+                    return Ok((Transport::Hsmd(socket, node_id), where_to));
+                }
+                Ok((Transport::Listen(Box::new(socket)), format!("on {shown}")))
+            }
+            Address::Dial(node) => {
+                let (identity, peer) = self.pins()?;
+                let dialer = TlsDialer::new(&identity, peer, node).map_err(failed)?;
+                let ours = identity.fingerprint();
+                let where_to = format!("to the node at {node}, with the key {ours}");
+                Ok((Transport::Dial(Box::new(dialer)), where_to))
+            }
+            Address::Listen(at) => {
+                let (identity, peer) = self.pins()?;
+                let socket = TlsSocket::bind(&identity, peer, at).await.map_err(failed)?;
+                let (at, ours) = (socket.local_addr().map_err(failed)?, identity.fingerprint());
+                let where_to = format!("at {at}, with the key {ours}");
+                Ok((Transport::Listen(Box::new(socket)), where_to))
+            }
+        }
+    }
+
+    /// Our key for TLS, and the only one that is served.
+    fn pins(&self) -> Result<(Identity, Fingerprint), HsmdError> {
+        Ok((self.identity()?, self.peer.ok_or_else(|| missing("--peer"))?))
     }
 }

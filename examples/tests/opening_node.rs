@@ -149,7 +149,10 @@ fn the_command_line_answers_for_itself() {
 
     let remote = run(&["--hsm=pkcs11:token"]);
     assert_eq!(remote.status.code(), Some(2));
-    assert!(String::from_utf8(remote.stderr).unwrap().contains("not-built-in"));
+    let said = String::from_utf8(remote.stderr).unwrap();
+    for word in ["not-built-in", "unix:PATH", "hsmd:PATH", "tls:HOST:PORT", "tls-listen:IP:PORT"] {
+        assert!(said.contains(word), "{said}");
+    }
 
     let secrets = vec!["11".repeat(32); 6].join("/");
     let on_mainnet = run(&["--network=bitcoin", &format!("--channel-secrets={secrets}")]);

@@ -225,6 +225,53 @@ fn ends(program: &mut Command) -> (i32, String) {
     (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())
 }
 
+/// Where nobody can ever be is not waited for.
+#[test]
+fn bad_addresses_are_refused_at_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name).to_str().unwrap().to_string();
+    let (key, secret, peer) = (path("key"), path("secret"), "00".repeat(32));
+    let (its_key, its_peer) = (format!("--hsm-key={key}"), format!("--hsm-peer={peer}"));
+    let begun = Instant::now();
+    let long = format!("unix:{}", "x".repeat(200));
+    for address in ["unix:", "hsmd:", &long] {
+        let refused = ends(&mut opening_node(&[&format!("--hsm={address}")]));
+        assert!(refused.0 == 2 && refused.1.contains("[bad-options]"), "{address}: {refused:?}");
+    }
+    for address in ["tls:127.0.0.1", "tls::7001", "tls:host:0", "tls:::1", "tls-listen:host:7001"] {
+        let address = format!("--hsm={address}");
+        let refused = ends(&mut opening_node(&[&address, &its_key, &its_peer]));
+        assert!(refused.0 == 2 && refused.1.contains("[bad-options]"), "{address}: {refused:?}");
+    }
+    let dial = ["--tls", "127.0.0.1", "--dial", "--tls-key", &key, "--peer", &peer];
+    let unix = ["--unix", long.split_once(':').unwrap().1];
+    for transport in [&dial[..], &unix] {
+        let refused = ends(hsmd(&["--secret-file", &secret]).args(transport));
+        assert!(refused.0 == 2 && refused.1.contains("[bad-options]"), "{refused:?}");
+    }
+    assert!(begun.elapsed() < Duration::from_secs(10), "waited for");
+}
+
+/// The port is in the log, for whoever starts the signer.
+#[test]
+fn a_node_that_listens_for_its_signer_tells_its_port() {
+    let directory = tempfile::tempdir().unwrap();
+    let keys: [PathBuf; 2] = ["node.key", "signer.key"].map(|name| directory.path().join(name));
+    let [of_node, of_signer] = [fingerprint(&keys[0]), fingerprint(&keys[1])];
+    let key = format!("--hsm-key={}", keys[0].display());
+    let its_peer = format!("--hsm-peer={of_signer}");
+    let mut node =
+        Logging::start(&mut opening_node(&["--hsm=tls-listen:127.0.0.1:0", &key, &its_peer]));
+    let waits = node.logs("waiting for the signer at ");
+    let address = waits.split(" at ").nth(1).unwrap().split(',').next().unwrap().to_string();
+    assert!(!address.ends_with(":0") && waits.contains(&of_node), "{waits}");
+    let key = keys[1].to_str().unwrap().to_string();
+    let transport = ["--tls", &address, "--tls-key", &key, "--peer", &of_node, "--dial"];
+    let home = Home { directory, transport: transport.map(String::from).into() };
+    let _signer = home.start();
+    node.logs("connected to the signer");
+}
+
 #[test]
 fn a_bad_key_for_tls_is_named_by_its_option() {
     let directory = tempfile::tempdir().unwrap();

@@ -75,7 +75,7 @@ pub struct Options {
     /// A peer that may open channels even where others have taken all places; may be repeated.
     #[arg(long, value_name = "NODE_ID")]
     allow: Vec<PublicKey>,
-    /// A remote signer, unix:PATH or tls:HOST:PORT; tls-listen:HOST:PORT waits for one that dials;
+    /// A remote signer, unix:PATH or tls:HOST:PORT; tls-listen:IP:PORT waits for one that dials;
     /// hsmd:PATH speaks hsmd's wire.
     #[arg(long, value_name = "ADDRESS")]
     hsm: Option<String>,
@@ -106,6 +106,8 @@ pub enum OptionsError {
     Locked(String),
     /// An option that asks for what this program does not have.
     NotBuiltIn(String),
+    /// An option that means nothing.
+    BadOption(String),
     /// Options that do not go together.
     Contradiction(&'static str),
     /// The remote signer.
@@ -122,7 +124,7 @@ impl OptionsError {
     /// 2 for what was asked wrongly, 1 for what went wrong.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::NotBuiltIn(_) | Self::Contradiction(_) => 2,
+            Self::NotBuiltIn(_) | Self::BadOption(_) | Self::Contradiction(_) => 2,
             Self::Locked(_) | Self::Signer(_) | Self::Store(_) | Self::Io(..) => 1,
             Self::SignersKey(error) => error.exit_code(),
         }
@@ -132,7 +134,8 @@ impl OptionsError {
 impl std::fmt::Display for OptionsError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::NotBuiltIn(what) => write!(f, "{what} is not built in [not-built-in]"),
+            Self::NotBuiltIn(what) => write!(f, "{what} [not-built-in]"),
+            Self::BadOption(why) => write!(f, "{why} [bad-options]"),
             Self::Contradiction(why) => write!(f, "{why} [bad-options]"),
             Self::Locked(directory) => {
                 write!(f, "another process works with {directory} [store-locked]")
@@ -173,10 +176,7 @@ impl Options {
     /// Opens the store, listens, and says `ready`.
     pub async fn start(self, output: Output) -> Result<Arc<ControlNode>, OptionsError> {
         logging::to_stderr(self.log);
-        let remote = self.hsm.as_deref().map(Address::parse);
-        if let Some(Address::Other(text)) = &remote {
-            return Err(OptionsError::NotBuiltIn(format!("a signer at {text}")));
-        }
+        let remote = self.hsm.as_deref().map(Address::parse).transpose()?;
         let is_tls = matches!(remote, Some(Address::Tls(_) | Address::TlsListen(_)));
         if !is_tls && (self.hsm_key.is_some() || self.hsm_peer.is_some()) {
             let why = "--hsm-key and --hsm-peer are for --hsm=tls:… and --hsm=tls-listen:…";

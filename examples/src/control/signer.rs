@@ -1,6 +1,6 @@
 //! `--hsm`: a signer in another process or on another machine.
 
-use std::io;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use opening_signer::remote::{EnvelopeOptions, EnvelopedHsm, HsmdConfig, HsmdHsm}
 use opening_signer::{Hsm, HsmError, HsmResult};
 
 use super::options::OptionsError;
-use crate::hsmd::identity;
+use crate::hsmd::{identity, is_host_and_port, is_socket_path};
 
 /// For the first connection: who starts both at once need not care which is first.  Longer than one
 /// attempt, so that the log has its reason by then.
@@ -26,22 +26,35 @@ pub(super) enum Address {
     Unix(PathBuf),
     /// `tls:HOST:PORT`.
     Tls(String),
-    /// `tls-listen:HOST:PORT`: the signer dials.
-    TlsListen(String),
+    /// `tls-listen:IP:PORT`: the signer dials.
+    TlsListen(SocketAddr),
     /// `hsmd:PATH`: hsmd's wire on a Unix socket.
     Hsmd(PathBuf),
-    /// What this program does not have.
-    Other(String),
 }
 
 impl Address {
-    pub(super) fn parse(text: &str) -> Self {
+    /// Where nobody can ever be is refused here, not waited for.
+    pub(super) fn parse(text: &str) -> Result<Self, OptionsError> {
+        let bad = |what| OptionsError::BadOption(format!("--hsm={text} is no {what}"));
         match text.split_once(':') {
-            Some(("unix", path)) => Self::Unix(path.into()),
-            Some(("tls", address)) => Self::Tls(address.into()),
-            Some(("tls-listen", address)) => Self::TlsListen(address.into()),
-            Some(("hsmd", path)) => Self::Hsmd(path.into()),
-            _ => Self::Other(text.into()),
+            Some((kind @ ("unix" | "hsmd"), path)) => {
+                let path = PathBuf::from(path);
+                match kind {
+                    _ if !is_socket_path(&path) => Err(bad("path that a socket can have")),
+                    "unix" => Ok(Self::Unix(path)),
+                    _ => Ok(Self::Hsmd(path)),
+                }
+            }
+            Some(("tls", address)) if is_host_and_port(address) => Ok(Self::Tls(address.into())),
+            Some(("tls", _)) => Err(bad("host and port to dial")),
+            Some(("tls-listen", address)) => match address.parse() {
+                Ok(address) => Ok(Self::TlsListen(address)),
+                Err(_) => Err(bad("IP address and port to listen at")),
+            },
+            _ => {
+                let forms = "unix:PATH, hsmd:PATH, tls:HOST:PORT and tls-listen:IP:PORT";
+                Err(OptionsError::NotBuiltIn(format!("--hsm={text} is none of {forms}")))
+            }
         }
     }
 
@@ -77,11 +90,13 @@ impl Address {
             Self::TlsListen(address) => {
                 let (identity, peer) = pins(pinned)?;
                 let failed = |error| OptionsError::Io(format!("--hsm=tls-listen:{address}"), error);
-                let parsed = address.parse().map_err(|error| failed(io::Error::other(error)))?;
-                let socket = TlsSocket::bind(&identity, peer, parsed).await.map_err(failed)?;
+                let socket = TlsSocket::bind(&identity, peer, *address).await.map_err(failed)?;
+                // The port may have been left to the system.
+                let address = socket.local_addr().map_err(failed)?;
+                let ours = identity.fingerprint();
+                log::info!("waiting for the signer at {address}, with the key {ours}");
                 found(EnvelopedHsm::connect(socket, options).await)
             }
-            Self::Other(text) => Err(OptionsError::NotBuiltIn(format!("a signer at {text}"))),
         }
     }
 }
