@@ -160,9 +160,7 @@ fn over_tls(kind: &str, more: &[&str]) {
     let directory = tempfile::tempdir().unwrap();
     let keys: [PathBuf; 2] = ["node.key", "signer.key"].map(|name| directory.path().join(name));
     let [of_node, of_signer] = [fingerprint(&keys[0]), fingerprint(&keys[1])];
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = free.local_addr().unwrap().to_string();
-    drop(free);
+    let address = free_address();
     let key = keys[1].to_str().unwrap().to_string();
     let transport = ["--tls", &address, "--tls-key", &key, "--peer", &of_node];
     let transport = transport.iter().chain(more).map(ToString::to_string);
@@ -250,6 +248,38 @@ fn bad_addresses_are_refused_at_once() {
         assert!(refused.0 == 2 && refused.1.contains("[bad-options]"), "{refused:?}");
     }
     assert!(begun.elapsed() < Duration::from_secs(10), "waited for");
+}
+
+/// An address that nobody listens at.
+fn free_address() -> String {
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    free.local_addr().unwrap().to_string()
+}
+
+/// Nothing to look into at the signer: nodes are stopped, and killed.
+#[test]
+fn the_end_of_a_node_is_no_warning_to_its_signer() {
+    let directory = tempfile::tempdir().unwrap();
+    let keys: [PathBuf; 2] = ["node.key", "signer.key"].map(|name| directory.path().join(name));
+    let [of_node, of_signer] = [fingerprint(&keys[0]), fingerprint(&keys[1])];
+    let address = free_address();
+    let mut signer = Command::new(env!("CARGO_BIN_EXE_hsmd"));
+    signer.arg("--secret-file").arg(directory.path().join("secret"));
+    signer.args(["--tls", &address, "--peer", &of_node]).arg("--tls-key").arg(&keys[1]);
+    let mut signer = Logging::start(&mut signer);
+    let options = [
+        format!("--hsm=tls:{address}"),
+        format!("--hsm-key={}", keys[0].display()),
+        format!("--hsm-peer={of_signer}"),
+    ];
+    let options = [&*options[0], &options[1], &options[2]];
+
+    assert!(Node::start(&options).wait().success());
+    let stopped = signer.logs("connection");
+    assert!(stopped.starts_with("INFO") && stopped.ends_with("connection ended"), "{stopped}");
+    drop(Node::start(&options));
+    let killed = signer.logs("connection");
+    assert!(killed.starts_with("INFO") && killed.contains("connection ended: "), "{killed}");
 }
 
 /// The port is in the log, for whoever starts the signer.

@@ -21,6 +21,7 @@ use super::chain::Chain;
 use super::command::{Command, Refused};
 use super::output::Output;
 use super::report::{Pending, Reporter, broadcast_line, damaged_line, lock, restored_line};
+use super::signer::RemoteSigner;
 
 /// How long TCP and BOLT 8 may take together.
 const CONNECT: Duration = Duration::from_secs(10);
@@ -35,16 +36,18 @@ pub struct ControlNode {
     secret: SecretKey,
     sessions: Mutex<HashMap<PublicKey, Session>>,
     pub(super) chain: Mutex<Chain>,
+    signer: Option<RemoteSigner>,
 }
 
 impl ControlNode {
-    /// A node with this identity at this height.
+    /// A node with this identity at this height, and its signer if that is elsewhere.
     pub fn new(
         openings: Arc<Openings>,
         reporter: Arc<Reporter>,
         output: Output,
         secret: SecretKey,
         height: u32,
+        signer: Option<RemoteSigner>,
     ) -> Arc<Self> {
         Arc::new(Self {
             openings,
@@ -53,6 +56,7 @@ impl ControlNode {
             secret,
             sessions: Mutex::default(),
             chain: Mutex::new(Chain::at(height)),
+            signer,
         })
     }
 
@@ -145,6 +149,10 @@ impl ControlNode {
     pub async fn stop(&self) {
         // A peer that does not read must not keep us.
         let _ = tokio::time::timeout(STOP, self.openings.shut_down()).await;
+        // The openings have no more to ask.
+        if let Some(signer) = &self.signer {
+            signer.close().await;
+        }
     }
 
     pub(super) fn session(&self, peer: &PublicKey) -> Result<Session, Refused> {

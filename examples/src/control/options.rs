@@ -204,10 +204,13 @@ impl Options {
         }
         let hsm_secret = hsm_secret(self.store.as_deref())?;
         let secret = self.node_privkey.unwrap_or_else(|| hsm_secret.node_key());
-        let hsm: Arc<dyn Hsm> = match (remote, self.channel_secrets) {
-            (Some(remote), _) => {
-                remote.connect(self.network, (self.hsm_key.as_deref(), self.hsm_peer)).await?
-            }
+        let pinned = (self.hsm_key.as_deref(), self.hsm_peer);
+        let remote = match remote {
+            Some(remote) => Some(remote.connect(self.network, pinned).await?),
+            None => None,
+        };
+        let hsm: Arc<dyn Hsm> = match (&remote, self.channel_secrets) {
+            (Some(remote), _) => remote.hsm(),
             (None, Some(secrets)) => Arc::new(LocalHsm::with_channel_secrets(fixed(&secrets.0)?)),
             (None, None) => Arc::new(LocalHsm::blind(&hsm_secret)),
         };
@@ -234,7 +237,7 @@ impl Options {
         output.line(json!({
             "event": "ready", "addr": addr.to_string(), "node_id": node_id.to_string(),
         }));
-        let node = ControlNode::new(openings, reporter, output, secret, self.height);
+        let node = ControlNode::new(openings, reporter, output, secret, self.height, remote);
         node.restore(restored).await;
         tokio::spawn(node.clone().listen(listener));
         tokio::spawn(node.clone().follow_openings());

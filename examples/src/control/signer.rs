@@ -9,8 +9,8 @@ use bitcoin::Network;
 use bitcoin::constants::ChainHash;
 use opening_signer::remote::tls::{Fingerprint, Identity, TlsDialer, TlsSocket};
 use opening_signer::remote::unix::UnixDialer;
-use opening_signer::remote::{EnvelopeOptions, EnvelopedHsm, HsmdConfig, HsmdHsm};
-use opening_signer::{Hsm, HsmError, HsmResult};
+use opening_signer::remote::{Connect, EnvelopeOptions, EnvelopedHsm, HsmdConfig, HsmdHsm};
+use opening_signer::{Hsm, HsmError, Verified};
 
 use super::options::OptionsError;
 use crate::hsmd::{identity, is_host_and_port, is_socket_path};
@@ -18,6 +18,26 @@ use crate::hsmd::{identity, is_host_and_port, is_socket_path};
 /// For the first connection: who starts both at once need not care which is first.  Longer than one
 /// attempt, so that the log has its reason by then.
 const START_PATIENCE: Duration = Duration::from_secs(15);
+
+/// A signer elsewhere, for as long as the node runs.
+pub struct RemoteSigner {
+    hsm: Arc<dyn Hsm>,
+    /// The same, where it wants to hear that the node stops.
+    enveloped: Option<Arc<Verified<EnvelopedHsm>>>,
+}
+
+impl RemoteSigner {
+    pub(super) fn hsm(&self) -> Arc<dyn Hsm> {
+        self.hsm.clone()
+    }
+
+    /// Tells it that the node stops; takes a second at most.
+    pub(super) async fn close(&self) {
+        if let Some(enveloped) = &self.enveloped {
+            enveloped.inner().close().await;
+        }
+    }
+}
 
 /// Where a signer is, as `--hsm` names it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,7 +83,7 @@ impl Address {
         &self,
         network: Network,
         pinned: (Option<&Path>, Option<Fingerprint>),
-    ) -> Result<Arc<dyn Hsm>, OptionsError> {
+    ) -> Result<RemoteSigner, OptionsError> {
         let connecting = self.try_connect(network, pinned);
         tokio::time::timeout(START_PATIENCE, connecting).await.unwrap_or_else(|_| {
             let reason =
@@ -76,16 +96,20 @@ impl Address {
         &self,
         network: Network,
         pinned: (Option<&Path>, Option<Fingerprint>),
-    ) -> Result<Arc<dyn Hsm>, OptionsError> {
+    ) -> Result<RemoteSigner, OptionsError> {
         let options = EnvelopeOptions::new(ChainHash::using_genesis_block(network));
         match self {
-            Self::Unix(path) => found(EnvelopedHsm::connect(UnixDialer::new(path), options).await),
-            Self::Hsmd(path) => found(HsmdHsm::connect(path, HsmdConfig::new(network)).await),
+            Self::Unix(path) => enveloped(UnixDialer::new(path), options).await,
+            Self::Hsmd(path) => {
+                let connected = HsmdHsm::connect(path, HsmdConfig::new(network)).await;
+                let hsm = Arc::new(connected.map_err(OptionsError::Signer)?);
+                Ok(RemoteSigner { hsm, enveloped: None })
+            }
             Self::Tls(address) => {
                 let (identity, peer) = pins(pinned)?;
                 let dialer = TlsDialer::new(&identity, peer, address)
                     .map_err(|error| OptionsError::Io(format!("--hsm=tls:{address}"), error))?;
-                found(EnvelopedHsm::connect(dialer, options).await)
+                enveloped(dialer, options).await
             }
             Self::TlsListen(address) => {
                 let (identity, peer) = pins(pinned)?;
@@ -95,7 +119,7 @@ impl Address {
                 let address = socket.local_addr().map_err(failed)?;
                 let ours = identity.fingerprint();
                 log::info!("waiting for the signer at {address}, with the key {ours}");
-                found(EnvelopedHsm::connect(socket, options).await)
+                enveloped(socket, options).await
             }
         }
     }
@@ -111,6 +135,11 @@ fn pins(
     Ok((identity("--hsm-key", key).map_err(OptionsError::SignersKey)?, peer))
 }
 
-fn found(connected: HsmResult<impl Hsm>) -> Result<Arc<dyn Hsm>, OptionsError> {
-    Ok(Arc::new(connected.map_err(OptionsError::Signer)?))
+async fn enveloped(
+    connector: impl Connect,
+    options: EnvelopeOptions,
+) -> Result<RemoteSigner, OptionsError> {
+    let connected = EnvelopedHsm::connect(connector, options).await;
+    let hsm = Arc::new(connected.map_err(OptionsError::Signer)?);
+    Ok(RemoteSigner { hsm: hsm.clone(), enveloped: Some(hsm) })
 }

@@ -10,11 +10,12 @@ use std::time::Duration;
 use bitcoin::constants::ChainHash;
 use opening_signer::Hsm;
 use opening_signer::remote::tls::{Fingerprint, Identity, TlsDialer, TlsSocket};
-use opening_signer::remote::{EnvelopeServer, EnvelopedHsm};
+use opening_signer::remote::{EnvelopeServer, EnvelopedHsm, LinkError};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use crate::raw::node_hello;
 use crate::world::{Fate, Scripted, Shared, open, options};
 
 const ANY_PORT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
@@ -54,6 +55,65 @@ async fn a_node_dials_its_signer() {
     let hsm = EnvelopedHsm::connect(dialer, options()).await.unwrap();
     open(&hsm, 1).await.unwrap();
     hsm.health().unwrap();
+}
+
+/// A signer tells a node that stops from a line that breaks, and a node its signer.
+#[tokio::test]
+async fn an_end_that_is_meant_is_announced() {
+    for is_dropped in [false, true] {
+        let Pair { node, signer, _files } = pair();
+        let (mut socket, address) = listen(&signer, node.fingerprint()).await;
+        let serving = tokio::spawn(async move {
+            let stream = socket.accept().await.unwrap();
+            server().serve(stream, std::future::pending()).await
+        });
+        let dialer = TlsDialer::new(&node, signer.fingerprint(), &address).unwrap();
+        let hsm = EnvelopedHsm::connect(dialer, options()).await.unwrap();
+        if !is_dropped {
+            hsm.inner().close().await;
+            let health = hsm.health().unwrap_err().to_string();
+            assert!(health.contains("closed by the node itself"), "{health}");
+        }
+        drop(hsm);
+        assert_eq!(serving.await.unwrap(), Ok(()));
+    }
+
+    let Pair { node, signer, _files } = pair();
+    let (mut socket, address) = listen(&signer, node.fingerprint()).await;
+    let serving = tokio::spawn(async move {
+        let stream = socket.accept().await.unwrap();
+        server().serve(stream, tokio::time::sleep(Duration::from_millis(200))).await
+    });
+    let dialer = TlsDialer::new(&node, signer.fingerprint(), &address).unwrap();
+    let hsm = EnvelopedHsm::connect(dialer, options()).await.unwrap();
+    assert_eq!(serving.await.unwrap(), Ok(()));
+    while hsm.health().is_ok() {
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    let health = hsm.health().unwrap_err().to_string();
+    assert!(health.contains("the signer closed the connection"), "{health}");
+}
+
+/// A process that is killed.
+#[tokio::test]
+async fn an_end_without_a_word_is_told_from_one_that_is_meant() {
+    let Pair { node, signer, _files } = pair();
+    let (mut socket, address) = listen(&signer, node.fingerprint()).await;
+    let serving = tokio::spawn(async move {
+        let stream = socket.accept().await.unwrap();
+        server().serve(stream, std::future::pending()).await
+    });
+    let dialer = TlsDialer::new(&node, signer.fingerprint(), &address).unwrap();
+    let mut near = dialer.dial().await.unwrap();
+    near.write_all(&[&[0, 0, 0, 46][..], &node_hello(1, 1, ChainHash::REGTEST)].concat())
+        .await
+        .unwrap();
+    near.flush().await.unwrap();
+    let mut hello = vec![0; 4];
+    near.read_exact(&mut hello).await.unwrap();
+    drop(near);
+    let lost = LinkError::Lost("the connection ended without a word".into());
+    assert_eq!(serving.await.unwrap(), Err(lost));
 }
 
 #[tokio::test]

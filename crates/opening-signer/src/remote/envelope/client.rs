@@ -10,7 +10,6 @@ use bitcoin::secp256k1::PublicKey;
 use bitcoin::secp256k1::ecdsa::Signature;
 use opening_core::{ChannelKeys, Side};
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
 
 use super::body::{Asked, Setup, invalid};
@@ -75,14 +74,15 @@ pub struct EnvelopedHsm {
 /// Lives as long as anybody can call.
 struct Link {
     shared: Arc<Shared>,
-    task: JoinHandle<()>,
+    /// Of the connection; none come any more when it is closed.
+    changes: watch::Receiver<()>,
     deadline: Duration,
     chain_hash: ChainHash,
 }
 
 impl Drop for Link {
     fn drop(&mut self) {
-        self.task.abort();
+        self.shared.closing.notify_one();
     }
 }
 
@@ -97,14 +97,9 @@ impl EnvelopedHsm {
     ) -> HsmResult<Verified<Self>> {
         let shared = Arc::new(Shared::new());
         let (changed, mut changes) = watch::channel(());
-        let task = tokio::spawn(keep_connected(
-            Arc::clone(&shared),
-            Box::new(connector),
-            options,
-            changed,
-        ));
+        tokio::spawn(keep_connected(Arc::clone(&shared), Box::new(connector), options, changed));
         let EnvelopeOptions { deadline, chain_hash, .. } = options;
-        let link = Arc::new(Link { shared, task, deadline, chain_hash });
+        let link = Arc::new(Link { shared, changes: changes.clone(), deadline, chain_hash });
         let until = Instant::now() + options.deadline;
         loop {
             // An error: nothing has changed for too long.
@@ -120,6 +115,17 @@ impl EnvelopedHsm {
                 None => {}
             }
         }
+    }
+
+    /// Ends the connection for good, and tells the signer that this is meant.  Takes a second at
+    /// most.
+    ///
+    /// For the end of a program: where this is only dropped, nobody waits until the signer is told.
+    /// From then on a call ends with its deadline.
+    pub async fn close(&self) {
+        self.link.shared.closing.notify_one();
+        let mut changes = self.link.changes.clone();
+        while changes.changed().await.is_ok() {}
     }
 }
 

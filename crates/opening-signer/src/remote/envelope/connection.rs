@@ -1,11 +1,12 @@
 //! The task that owns the connection to a signer, and makes it anew when it breaks.
 
 use std::io;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, ReadHalf, WriteHalf};
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
@@ -15,7 +16,7 @@ use super::hello::{NodeHello, SignerHello, same_chain};
 use super::link::LinkError;
 use super::messages::{FromNode, FromSigner};
 use crate::remote::backoff::Backoff;
-use crate::remote::frame::{read_frame, write_frame};
+use crate::remote::frame::{close, read_frame, write_frame};
 use crate::remote::reasons::Reasons;
 
 /// For connecting, and for the signer's first message.
@@ -45,11 +46,13 @@ pub(super) struct Shared {
     calls: Mutex<Calls>,
     /// There is something to send.
     pub(super) wake: Notify,
+    /// Nobody can call any more.
+    pub(super) closing: Notify,
 }
 
 impl Shared {
     pub(super) fn new() -> Self {
-        Self { calls: Mutex::new(Calls::new()), wake: Notify::new() }
+        Self { calls: Mutex::new(Calls::new()), wake: Notify::new(), closing: Notify::new() }
     }
 
     pub(super) fn calls(&self) -> MutexGuard<'_, Calls> {
@@ -58,7 +61,7 @@ impl Shared {
     }
 }
 
-/// Never ends; `changed` says each time a connection began or failed.
+/// Until `closing`; `changed` says each time a connection began or failed.
 pub(super) async fn keep_connected(
     shared: Arc<Shared>,
     mut connector: Box<dyn Connect>,
@@ -69,35 +72,60 @@ pub(super) async fn keep_connected(
     let mut backoff = Backoff::new();
     let mut reasons = Reasons::default();
     loop {
-        let ended = match timeout(CONNECT_PATIENCE, connector.connect()).await {
-            Err(_) => LinkError::Silent("no connection"),
-            Ok(Err(error)) => LinkError::Lost(error.to_string()),
-            Ok(Ok(stream)) => {
-                let (mut reader, mut writer) = tokio::io::split(Box::into_pin(stream));
-                match begin(&shared, &options, &mut reader, &mut writer).await {
-                    Err(error) => error,
-                    Ok(()) => {
-                        log::info!("connected to the signer");
-                        reasons.reset();
-                        changed.send_replace(());
-                        let begun = Instant::now();
-                        let ended = tokio::select! {
-                            ended = read(&shared, &options, &mut reader) => ended,
-                            ended = write(&shared, &options, &mut writer) => ended,
-                        };
-                        if begun.elapsed() >= LASTING {
-                            backoff.reset();
-                        }
-                        ended
-                    }
+        let connected = tokio::select! {
+            connected = connect(&shared, connector.as_mut(), &options) => connected,
+            () = shared.closing.notified() => break,
+        };
+        let ended = match connected {
+            Err(error) => error,
+            Ok((mut reader, mut writer)) => {
+                log::info!("connected to the signer");
+                reasons.reset();
+                changed.send_replace(());
+                let begun = Instant::now();
+                let ended = tokio::select! {
+                    ended = read(&shared, &options, &mut reader) => Some(ended),
+                    ended = write(&shared, &options, &mut writer) => Some(ended),
+                    () = shared.closing.notified() => None,
+                };
+                close(&mut writer).await;
+                let Some(ended) = ended else { break };
+                if begun.elapsed() >= LASTING {
+                    backoff.reset();
                 }
+                ended
             }
         };
         let level = reasons.level(&ended.to_string());
         log::log!(level, "no connection to the signer ({}): {ended}", ended.code());
         shared.calls().down(ended);
         changed.send_replace(());
-        sleep(backoff.next()).await;
+        tokio::select! {
+            () = sleep(backoff.next()) => {}
+            () = shared.closing.notified() => break,
+        }
+    }
+    shared.calls().down(LinkError::Lost("closed by the node itself".into()));
+}
+
+/// The two directions of a connection.
+type Halves = (ReadHalf<Pin<Box<dyn Stream>>>, WriteHalf<Pin<Box<dyn Stream>>>);
+
+async fn connect(
+    shared: &Shared,
+    connector: &mut dyn Connect,
+    options: &EnvelopeOptions,
+) -> Result<Halves, LinkError> {
+    let connecting = timeout(CONNECT_PATIENCE, connector.connect()).await;
+    let stream = connecting.map_err(|_| LinkError::Silent("no connection"))?;
+    let stream = stream.map_err(|error| LinkError::Lost(error.to_string()))?;
+    let (mut reader, mut writer) = tokio::io::split(Box::into_pin(stream));
+    match begin(shared, options, &mut reader, &mut writer).await {
+        Ok(()) => Ok((reader, writer)),
+        Err(error) => {
+            close(&mut writer).await;
+            Err(error)
+        }
     }
 }
 

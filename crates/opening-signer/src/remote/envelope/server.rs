@@ -21,7 +21,7 @@ use super::queue::Channel;
 use crate::error::{HsmError, HsmResult};
 use crate::hsm::Hsm;
 use crate::info::Pipelining;
-use crate::remote::frame::{read_frame, write_frame};
+use crate::remote::frame::{close, read_frame, write_frame};
 use crate::request::ChannelRef;
 
 /// Requests of one connection that may be unanswered at once.
@@ -68,6 +68,8 @@ impl EnvelopeServer {
         let served = self.talk(stream, stop).await;
         match &served {
             Ok(()) => log::info!("a node's connection ended"),
+            // Nodes are killed and machines go to sleep: nothing to look into here.
+            Err(error @ LinkError::Lost(_)) => log::info!("a node's connection ended: {error}"),
             Err(error) => log::warn!("closed a node's connection ({}): {error}", error.code()),
         }
         served
@@ -79,7 +81,18 @@ impl EnvelopeServer {
         stop: impl Future<Output = ()> + Send,
     ) -> Result<(), LinkError> {
         let (mut reader, mut writer) = tokio::io::split(Box::pin(stream));
-        timeout(HELLO_PATIENCE, self.greet(&mut reader, &mut writer))
+        let served = self.converse(&mut reader, &mut writer, stop).await;
+        close(&mut writer).await;
+        served
+    }
+
+    async fn converse(
+        &self,
+        reader: &mut (impl AsyncRead + Unpin),
+        writer: &mut (impl AsyncWrite + Unpin),
+        stop: impl Future<Output = ()> + Send,
+    ) -> Result<(), LinkError> {
+        timeout(HELLO_PATIENCE, self.greet(reader, writer))
             .await
             .map_err(|_| LinkError::Silent("no hello"))??;
         let (requests, incoming) = mpsc::channel(SLACK);
@@ -95,10 +108,10 @@ impl EnvelopeServer {
             count: 0,
         };
         tokio::select! {
-            ended = read(&mut reader, requests) => ended,
+            ended = read(reader, requests) => ended,
             ended = async {
                 let run = connection.run(incoming, stop);
-                tokio::try_join!(run, write(&mut writer, outgoing, &unanswered)).map(|_| ())
+                tokio::try_join!(run, write(writer, outgoing, &unanswered)).map(|_| ())
             } => ended,
         }
     }
