@@ -282,6 +282,35 @@ fn the_end_of_a_node_is_no_warning_to_its_signer() {
     assert!(killed.starts_with("INFO") && killed.contains("connection ended: "), "{killed}");
 }
 
+/// Each side that is refused reads that it is, and by which key the other knows it.
+#[test]
+fn a_key_that_is_not_expected_is_named_where_it_is() {
+    let directory = tempfile::tempdir().unwrap();
+    let keys = ["node.key", "signer.key", "other.key"].map(|name| directory.path().join(name));
+    let [of_node, of_signer, of_other] = [0, 1, 2].map(|index| fingerprint(&keys[index]));
+    let address = free_address();
+    let key = keys[1].to_str().unwrap().to_string();
+    let transport = ["--tls", &address, "--tls-key", &key, "--peer", &of_node];
+    let mut home = Home { directory, transport: transport.map(String::from).into() };
+    let node = |kind: &str, key: &Path, peer: &str| {
+        let signer = format!("--hsm={kind}:{address}");
+        let (key, peer) = (format!("--hsm-key={}", key.display()), format!("--hsm-peer={peer}"));
+        opening_node(&[&signer, &key, &peer])
+    };
+
+    let signer = home.start();
+    let refused = ends(&mut node("tls", &keys[2], &of_signer));
+    assert!(refused.0 == 1 && refused.1.contains("link-denied"), "{refused:?}");
+    assert!(refused.1.contains(&format!("does not accept our key, {of_other}")), "{refused:?}");
+    drop(signer);
+
+    home.transport.push("--dial".into());
+    let mut waiting = Logging::start(&mut node("tls-listen", &keys[2], &of_signer));
+    waiting.logs("waiting for the signer");
+    let _signer = home.start();
+    waiting.logs(&format!("does not accept our key, {of_other}"));
+}
+
 /// The port is in the log, for whoever starts the signer.
 #[test]
 fn a_node_that_listens_for_its_signer_tells_its_port() {

@@ -8,9 +8,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bitcoin::constants::ChainHash;
-use opening_signer::Hsm;
 use opening_signer::remote::tls::{Fingerprint, Identity, TlsDialer, TlsSocket};
 use opening_signer::remote::{EnvelopeServer, EnvelopedHsm, LinkError};
+use opening_signer::{Hsm, HsmError};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -151,8 +151,11 @@ async fn a_wrong_key_that_dials_us_gets_nowhere_and_the_right_one_is_served() {
     let wrong = TlsDialer::new(&stranger.node, signer.fingerprint(), &address).unwrap();
     // In TLS 1.3 who dials hears of the other side's refusal when it reads.
     let read: io::Result<u8> = async { wrong.dial().await?.read_u8().await }.await;
-    let text = read.unwrap_err().to_string();
-    assert!(text.contains("alert"), "{text}");
+    let error = read.unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::PermissionDenied);
+    let text = error.to_string();
+    assert!(text.contains("does not accept our key"), "{text}");
+    assert!(text.contains(&stranger.node.fingerprint().to_string()), "{text}");
     assert!(!accepting.is_finished());
 
     let right = TlsDialer::new(&node, signer.fingerprint(), &address).unwrap();
@@ -160,6 +163,21 @@ async fn a_wrong_key_that_dials_us_gets_nowhere_and_the_right_one_is_served() {
     near.write_all(b"x").await.unwrap();
     near.flush().await.unwrap();
     assert_eq!(accepting.await.unwrap().unwrap().read_u8().await.unwrap(), b'x');
+}
+
+/// It is told at once, and told what to compare.
+#[tokio::test]
+async fn a_node_whose_key_the_signer_does_not_expect_reads_that() {
+    let Pair { node, signer, _files } = pair();
+    let stranger = pair();
+    let (mut socket, address) = listen(&signer, node.fingerprint()).await;
+    tokio::spawn(async move { socket.accept().await.map(|_| ()) });
+    let dialer = TlsDialer::new(&stranger.node, signer.fingerprint(), &address).unwrap();
+    let error = EnvelopedHsm::connect(dialer, options()).await.map(|_| ()).unwrap_err();
+    let text = error.to_string();
+    assert!(matches!(error, HsmError::Unavailable(_)), "{text}");
+    let ours = stranger.node.fingerprint().to_string();
+    assert!(text.contains("link-denied") && text.contains(&ours), "{text}");
 }
 
 /// As OpenSSL writes it when told to speak nothing newer than TLS 1.2.

@@ -90,7 +90,7 @@ impl EnvelopedHsm {
     /// Waits for the first connection, until the deadline for one call.
     ///
     /// [`Unavailable`](HsmError::Unavailable) if there is none by then; at once if there is one and
-    /// versions or chains differ.  Must be called within a tokio runtime with its clock.
+    /// versions or chains differ, or one side does not accept the other's key or user.  Must be called within a tokio runtime with its clock.
     pub async fn connect(
         connector: impl Connect,
         options: EnvelopeOptions,

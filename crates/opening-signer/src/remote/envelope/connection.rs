@@ -118,7 +118,7 @@ async fn connect(
 ) -> Result<Halves, LinkError> {
     let connecting = timeout(CONNECT_PATIENCE, connector.connect()).await;
     let stream = connecting.map_err(|_| LinkError::Silent("no connection"))?;
-    let stream = stream.map_err(|error| LinkError::Lost(error.to_string()))?;
+    let stream = stream.map_err(|error| LinkError::not_connected(&error))?;
     let (mut reader, mut writer) = tokio::io::split(Box::into_pin(stream));
     match begin(shared, options, &mut reader, &mut writer).await {
         Ok(()) => Ok((reader, writer)),
@@ -137,8 +137,12 @@ async fn begin(
 ) -> Result<(), LinkError> {
     let chain_hash = options.chain_hash;
     let hellos = async {
-        write_frame(writer, &NodeHello { chain_hash }.encode()).await?;
-        read_frame(reader).await
+        let written = write_frame(writer, &NodeHello { chain_hash }.encode()).await;
+        match read_frame(reader).await {
+            Ok(None) => written.map(|()| None),
+            // Who has refused us and closed may have said why before.
+            read => read,
+        }
     };
     let frame =
         timeout(CONNECT_PATIENCE, hellos).await.map_err(|_| LinkError::Silent("no hello"))?;

@@ -13,6 +13,9 @@ pub enum LinkError {
     /// It could not be made, or broke.
     #[error("{0}")]
     Lost(String),
+    /// One side does not accept the other: its key, or the user as which it runs.
+    #[error("{0}")]
+    Denied(String),
     /// The other side did not answer, or did not take what was sent, in time.
     #[error("the other side is silent: {0}")]
     Silent(&'static str),
@@ -50,6 +53,7 @@ impl LinkError {
     pub fn code(&self) -> &'static str {
         match self {
             Self::Lost(_) => "link-lost",
+            Self::Denied(_) => "link-denied",
             Self::Silent(_) => "link-silent",
             Self::Malformed(_) => "link-malformed",
             Self::Version { .. } => "link-version",
@@ -61,7 +65,22 @@ impl LinkError {
 
     /// Whether connecting again will not help until somebody changes something.
     pub(super) fn is_lasting(&self) -> bool {
-        matches!(self, Self::Version { .. } | Self::Chain { .. } | Self::InfoChanged(_))
+        match self {
+            Self::Denied(_) | Self::Version { .. } | Self::Chain { .. } | Self::InfoChanged(_) => {
+                true
+            }
+            Self::Lost(_) | Self::Silent(_) | Self::Malformed(_) | Self::TooManyRequests(_) => {
+                false
+            }
+        }
+    }
+
+    /// Why there is no connection at all: nothing of it can be the wire's fault.
+    pub(super) fn not_connected(error: &io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::PermissionDenied => Self::Denied(error.to_string()),
+            _ => Self::Lost(error.to_string()),
+        }
     }
 }
 
@@ -77,7 +96,7 @@ impl From<io::Error> for LinkError {
         let is_tls = error.get_ref().is_some_and(|inner| inner.is::<rustls::Error>());
         match error.kind() {
             io::ErrorKind::InvalidData if !is_tls => Self::Malformed(error.to_string()),
-            _ => Self::Lost(error.to_string()),
+            _ => Self::not_connected(&error),
         }
     }
 }

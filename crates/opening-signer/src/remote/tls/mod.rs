@@ -7,6 +7,7 @@
 //! Plain TCP is not offered, not even on the loopback device, where every user of the machine could
 //! connect: that is what [`unix`](super::unix) is for.
 
+mod dialled;
 mod identity;
 mod pin;
 
@@ -20,13 +21,15 @@ use async_trait::async_trait;
 use rustls::client::Resumption;
 use rustls::pki_types::ServerName;
 use rustls::version::TLS13;
-use rustls::{ClientConfig, ServerConfig};
+use rustls::{AlertDescription, CertificateError, ClientConfig, ServerConfig};
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
-use tokio_rustls::{TlsAcceptor, TlsConnector, client, server};
+use tokio_rustls::{TlsAcceptor, TlsConnector, server};
 
+pub use self::dialled::DialledStream;
+use self::dialled::is_about_key;
 pub use self::identity::{Fingerprint, Identity};
 use self::pin::{Pin, provider};
 use super::{Connect, Stream};
@@ -43,6 +46,7 @@ const NAME: &str = "opening";
 pub struct TlsDialer {
     connector: TlsConnector,
     address: String,
+    ours: Fingerprint,
 }
 
 impl TlsDialer {
@@ -58,11 +62,11 @@ impl TlsDialer {
         // Each connection proves both keys.
         config.resumption = Resumption::disabled();
         let connector = TlsConnector::from(Arc::new(config));
-        Ok(Self { connector, address: address.into() })
+        Ok(Self { connector, address: address.into(), ours: identity.fingerprint() })
     }
 
     /// Fails if nobody answers, or somebody else.  May be dropped while it is awaited.
-    pub async fn dial(&self) -> io::Result<client::TlsStream<TcpStream>> {
+    pub async fn dial(&self) -> io::Result<DialledStream> {
         let dialling = async {
             let stream = TcpStream::connect(&self.address).await?;
             stream.set_nodelay(true)?;
@@ -70,7 +74,8 @@ impl TlsDialer {
             self.connector.connect(name, stream).await
         };
         let dialled = timeout(PATIENCE, dialling).await.unwrap_or_else(|_| Err(too_slow()));
-        dialled.map_err(|error| explain(&error, &self.address))
+        let stream = dialled.map_err(|error| explain(&error, &self.address, self.ours))?;
+        Ok(DialledStream::new(stream, self.address.clone(), self.ours))
     }
 }
 
@@ -91,6 +96,7 @@ impl fmt::Debug for TlsDialer {
 pub struct TlsSocket {
     listener: TcpListener,
     acceptor: TlsAcceptor,
+    ours: Fingerprint,
     handshakes: JoinSet<io::Result<server::TlsStream<TcpStream>>>,
 }
 
@@ -112,7 +118,8 @@ impl TlsSocket {
         let listener = TcpListener::bind(address).await.map_err(|error| {
             io::Error::new(error.kind(), format!("cannot listen at {address}: {error}"))
         })?;
-        Ok(Self { listener, acceptor, handshakes: JoinSet::new() })
+        let ours = identity.fingerprint();
+        Ok(Self { listener, acceptor, ours, handshakes: JoinSet::new() })
     }
 
     /// Where it listens.
@@ -132,7 +139,8 @@ impl TlsSocket {
                 },
                 accepted = self.listener.accept(), if self.handshakes.len() < MAX_HANDSHAKES => {
                     let (stream, from) = accepted?;
-                    self.handshakes.spawn(handshake(self.acceptor.clone(), stream, from));
+                    let acceptor = self.acceptor.clone();
+                    self.handshakes.spawn(handshake(acceptor, stream, from, self.ours));
                 }
             }
         }
@@ -156,6 +164,7 @@ async fn handshake(
     acceptor: TlsAcceptor,
     stream: TcpStream,
     from: SocketAddr,
+    ours: Fingerprint,
 ) -> io::Result<server::TlsStream<TcpStream>> {
     let accepting = async {
         stream.set_nodelay(true)?;
@@ -169,7 +178,7 @@ async fn handshake(
         }
     };
     let accepted = timeout(PATIENCE, accepting).await.unwrap_or_else(|_| Err(too_slow()));
-    accepted.map_err(|error| explain(&error, &from.to_string()))
+    accepted.map_err(|error| explain(&error, &from.to_string(), ours))
 }
 
 fn too_slow() -> io::Error {
@@ -177,11 +186,36 @@ fn too_slow() -> io::Error {
 }
 
 /// Our own reason, without the words that rustls puts around it.
-fn explain(error: &io::Error, with: &str) -> io::Error {
-    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
-    let reason = match inner {
-        Some(rustls::Error::Other(other)) => other.0.to_string(),
-        _ => error.to_string(),
+fn explain(error: &io::Error, with: &str, ours: Fingerprint) -> io::Error {
+    if alert(error).is_some_and(is_about_key) {
+        return denied(with, ours);
+    }
+    let (kind, reason) = match tls_error(error) {
+        Some(rustls::Error::InvalidCertificate(CertificateError::Other(other))) => {
+            (io::ErrorKind::PermissionDenied, other.0.to_string())
+        }
+        _ => (error.kind(), error.to_string()),
     };
-    io::Error::new(error.kind(), format!("no TLS with {with}: {reason}"))
+    io::Error::new(kind, format!("no TLS with {with}: {reason}"))
+}
+
+/// The other side does not take us for the one that it waits for.
+fn denied(with: &str, ours: Fingerprint) -> io::Error {
+    let reason = format!(
+        "no TLS with {with}: the other side does not accept our key, {ours}; \
+         its log says which one it expects"
+    );
+    io::Error::new(io::ErrorKind::PermissionDenied, reason)
+}
+
+/// By which the other side ended the connection.
+fn alert(error: &io::Error) -> Option<AlertDescription> {
+    match tls_error(error)? {
+        rustls::Error::AlertReceived(alert) => Some(*alert),
+        _ => None,
+    }
+}
+
+fn tls_error(error: &io::Error) -> Option<&rustls::Error> {
+    error.get_ref()?.downcast_ref()
 }

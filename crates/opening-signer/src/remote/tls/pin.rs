@@ -8,7 +8,8 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{
-    DigitallySignedStruct, DistinguishedName, Error, OtherError, PeerIncompatible, SignatureScheme,
+    CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError,
+    PeerIncompatible, SignatureScheme,
 };
 
 use super::identity::Fingerprint;
@@ -45,7 +46,8 @@ impl Pin {
             return Ok(());
         }
         let wrong = WrongKey { theirs, expected: self.peer };
-        Err(Error::Other(OtherError(Arc::new(wrong))))
+        // Of the errors there are this one tells the other side that its key is the reason.
+        Err(Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(wrong)))))
     }
 
     fn check_signature(
