@@ -17,6 +17,8 @@ pub(super) enum Malformed {
     Invalid(&'static str),
     #[error("{0} carries a secret, which nobody here asked for")]
     Secret(&'static str),
+    #[error("it is {0}")]
+    OtherWire(&'static str),
     #[error("{0} bytes follow the end of the message")]
     Trailing(usize),
 }

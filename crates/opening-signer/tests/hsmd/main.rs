@@ -18,6 +18,7 @@ mod store;
 
 mod answers;
 mod counting;
+mod other_wire;
 mod replay;
 mod scripted;
 mod served;

@@ -147,7 +147,9 @@ async fn begin(
     let frame =
         timeout(CONNECT_PATIENCE, hellos).await.map_err(|_| LinkError::Silent("no hello"))?;
     let Some(frame) = frame? else {
-        return Err(LinkError::Lost("the signer closed instead of a hello".into()));
+        // hsmd has no other way to say that it does not understand.
+        let reason = "the signer closed instead of a hello (is it hsmd's wire?)";
+        return Err(LinkError::Lost(reason.into()));
     };
     let hello = SignerHello::decode(&frame)?;
     same_chain(chain_hash, hello.chain_hash)?;

@@ -12,6 +12,8 @@ use crate::remote::codec::{Malformed, Reader, Write};
 pub(super) const VERSION: u16 = 1;
 /// What a connection to something else does not begin with.
 const MAGIC: &[u8; 8] = b"opensign";
+/// What a node begins with on hsmd's wire (`init`).
+const HSMD_INIT: u16 = 11;
 const NODE_HELLO: u16 = 1;
 const SIGNER_HELLO: u16 = 2;
 
@@ -67,6 +69,12 @@ impl SignerHello {
     }
 }
 
+/// Whether a message of unknown origin is a hello of this wire, of whichever side and version.
+pub(in crate::remote) fn is_hello(message: &[u8]) -> bool {
+    let is_kind = |kind: u16| message.starts_with(&kind.to_be_bytes());
+    (is_kind(NODE_HELLO) || is_kind(SIGNER_HELLO)) && message[2..].starts_with(MAGIC)
+}
+
 /// One request and all that has to be told again before it.
 pub(super) const MIN_IN_FLIGHT: u32 = 8;
 
@@ -86,8 +94,10 @@ fn start(kind: u16) -> Vec<u8> {
 /// Reads no further where the versions differ: nobody knows what follows.
 fn common_version(message: &[u8], kind: u16) -> Result<Reader<'_>, LinkError> {
     let mut reader = Reader::new(message);
-    if reader.u16("the type")? != kind || reader.array("the magic")? != *MAGIC {
-        return Err(Malformed::Invalid("the hello").into());
+    match reader.u16("the type")? {
+        HSMD_INIT => return Err(Malformed::OtherWire("hsmd's wire, not the enveloped one").into()),
+        theirs if theirs == kind && reader.array("the magic")? == *MAGIC => {}
+        _ => return Err(Malformed::Invalid("the hello").into()),
     }
     let (theirs_min, theirs_max) =
         (reader.u16("the oldest version")?, reader.u16("the newest version")?);

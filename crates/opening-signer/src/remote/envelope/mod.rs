@@ -30,5 +30,6 @@ mod server;
 
 pub use client::{EnvelopeOptions, EnvelopedHsm};
 pub use connection::{Connect, Stream};
+pub(super) use hello::is_hello;
 pub use link::LinkError;
 pub use server::EnvelopeServer;

@@ -13,6 +13,7 @@ use opening_core::{ChannelKeys, ChannelType, MilliSatoshi};
 use super::psbt::BitcoinTx;
 use super::value::{HsmdReader, HsmdWrite};
 use crate::remote::codec::{Malformed, Reader, Write};
+use crate::remote::envelope::is_hello;
 use crate::request::ChannelRef;
 
 /// One message.
@@ -189,6 +190,9 @@ impl Message {
     /// Fails for types that are not here, for what means nothing, and for replies that carry a
     /// secret where opening a channel must not learn one.
     pub(super) fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
+        if is_hello(bytes) {
+            return Err(Malformed::OtherWire("the enveloped wire, not hsmd's"));
+        }
         let from = &mut Reader::new(bytes);
         let message = match from.u16("a message's type")? {
             5 => Self::SignCommitmentTx(Box::new(SignCommitmentTx::read(from)?)),
