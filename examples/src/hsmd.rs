@@ -9,18 +9,23 @@ use std::sync::Arc;
 
 use bitcoin::Network;
 use bitcoin::secp256k1::Secp256k1;
-use clap::Parser;
+use clap::{ArgGroup, Parser};
 use lightning_persister::fs_store::FilesystemStore;
 use opening_signer::remote::tls::{Fingerprint, Identity, TlsDialer, TlsSocket};
 use opening_signer::remote::unix::SignerSocket;
-use opening_signer::remote::{Transport, serve};
+use opening_signer::remote::{Connect, Transport, serve};
 use opening_signer::{Hsm, HsmSecret, LocalHsm, SigningPolicy};
 
 use crate::{lock, logging, secret_file};
 
 /// Signs for a node that runs in another process or on another machine.
 #[derive(Debug, Parser)]
-#[command(name = "hsmd", version, after_long_help = EXAMPLES)]
+#[command(
+    name = "hsmd",
+    version,
+    after_long_help = EXAMPLES,
+    group(ArgGroup::new("way").required(true).multiple(true).args(["unix", "tls", "print_fingerprint"])),
+)]
 pub struct Options {
     /// The secret from which all keys follow: 32 bytes, as Core Lightning's hsm_secret, mode 0600.
     /// It is created at the first start.  Whoever has it has the money.
@@ -33,12 +38,7 @@ pub struct Options {
     #[arg(long, value_name = "DIR")]
     validating: Option<PathBuf>,
     /// Serve on this Unix socket, in a directory of mode 0700.
-    #[arg(
-        long,
-        value_name = "PATH",
-        required_unless_present_any = ["tls", "print_fingerprint"],
-        conflicts_with = "tls"
-    )]
+    #[arg(long, value_name = "PATH", conflicts_with = "tls")]
     unix: Option<PathBuf>,
     /// On the Unix socket speak the wire of Core Lightning's hsmd, instead of the enveloped one.
     #[arg(long, requires = "unix")]
@@ -68,11 +68,19 @@ On one machine:
   hsmd --secret-file secret --unix run/signer.sock
   opening-node --hsm=unix:run/signer.sock
 
+The same by the wire of Core Lightning's hsmd:
+  hsmd --secret-file secret --unix run/signer.sock --hsmd-wire
+  opening-node --hsm=hsmd:run/signer.sock
+
 On two machines, after each side has told the other its fingerprint:
   hsmd --print-fingerprint --tls-key signer.key
   hsmd --print-fingerprint --tls-key node.key
   hsmd --secret-file secret --tls 0.0.0.0:7001 --tls-key signer.key --peer FINGERPRINT
-  opening-node --hsm=tls:signer.example:7001 --hsm-key node.key --hsm-peer FINGERPRINT";
+  opening-node --hsm=tls:signer.example:7001 --hsm-key node.key --hsm-peer FINGERPRINT
+
+The same with a signer that dials its node:
+  opening-node --hsm=tls-listen:0.0.0.0:7001 --hsm-key node.key --hsm-peer FINGERPRINT
+  hsmd --secret-file secret --tls node.example:7001 --dial --tls-key signer.key --peer FINGERPRINT";
 
 /// Where the node is met.
 #[derive(Clone, Copy)]
@@ -89,6 +97,29 @@ impl fmt::Display for Address<'_> {
             Self::Unix(path) => write!(f, "--unix={}", path.display()),
             Self::Dial(address) => write!(f, "--tls={address}"),
             Self::Listen(address) => write!(f, "--tls={address}"),
+        }
+    }
+}
+
+/// Where the node is met, open, before there is a secret.
+enum Door {
+    Enveloped(Transport),
+    HsmdWire(SignerSocket),
+}
+
+impl Door {
+    fn listening(socket: impl Connect) -> Self {
+        Self::Enveloped(Transport::Listen(Box::new(socket)))
+    }
+
+    /// hsmd's wire tells the node its id.
+    fn transport(self, secret: &HsmSecret) -> Transport {
+        match self {
+            Self::Enveloped(transport) => transport,
+            Self::HsmdWire(socket) => {
+                let node_id = secret.node_key().public_key(&Secp256k1::signing_only());
+                Transport::Hsmd(socket, node_id)
+            }
         }
     }
 }
@@ -171,29 +202,35 @@ impl Options {
         }
         let address = self.address()?;
         let file = self.secret_file.as_deref().ok_or_else(|| missing("--secret-file"))?;
+        // What fails here leaves no secret behind that nobody has asked for.
+        let (door, where_to) = self.door(address).await?;
+        let store = self.store()?;
         let secret = secret_file::read_or_create(file)
             .map_err(|error| HsmdError::Io(format!("--secret-file={}", file.display()), error))?;
         let secret = HsmSecret::new(secret);
-        let hsm: Arc<dyn Hsm> = match &self.validating {
+        let hsm: Arc<dyn Hsm> = match store {
             None => Arc::new(LocalHsm::blind(&secret)),
-            Some(directory) => {
-                let failed =
-                    |error| HsmdError::Io(format!("--validating={}", directory.display()), error);
-                std::fs::create_dir_all(directory).map_err(failed)?;
-                // Two that sign for the same channels would each think itself the only one.
-                if !lock::take(directory).map_err(failed)? {
-                    return Err(HsmdError::Locked(directory.display().to_string()));
-                }
-                let store = FilesystemStore::new(directory.clone());
+            Some(store) => {
                 let policy = SigningPolicy::for_network(self.network);
                 Arc::new(LocalHsm::validating(&secret, policy, Arc::new(store)))
             }
         };
-        let (transport, where_to) = self.transport(address, &secret).await?;
         let kind = if self.validating.is_some() { "validating" } else { "blind" };
         say(&format!("hsmd: {kind}, for {}, {where_to}", self.network))?;
-        serve(hsm, self.network, transport, stop).await;
+        serve(hsm, self.network, door.transport(&secret), stop).await;
         Ok(())
+    }
+
+    /// Where a validating signer keeps what it signed.
+    fn store(&self) -> Result<Option<FilesystemStore>, HsmdError> {
+        let Some(directory) = &self.validating else { return Ok(None) };
+        let failed = |error| HsmdError::Io(format!("--validating={}", directory.display()), error);
+        std::fs::create_dir_all(directory).map_err(failed)?;
+        // Two that sign for the same channels would each think itself the only one.
+        if !lock::take(directory).map_err(failed)? {
+            return Err(HsmdError::Locked(directory.display().to_string()));
+        }
+        Ok(Some(FilesystemStore::new(directory.clone())))
     }
 
     fn identity(&self) -> Result<Identity, HsmdError> {
@@ -222,35 +259,30 @@ impl Options {
         }
     }
 
-    async fn transport(
-        &self,
-        address: Address<'_>,
-        secret: &HsmSecret,
-    ) -> Result<(Transport, String), HsmdError> {
+    /// Opens it, and says where for the one line on stdout.
+    async fn door(&self, address: Address<'_>) -> Result<(Door, String), HsmdError> {
         let failed = |error| HsmdError::Io(address.to_string(), error);
         match address {
             Address::Unix(path) => {
                 let (socket, shown) = (SignerSocket::bind(path).map_err(failed)?, path.display());
                 if self.hsmd_wire {
-                    let node_id = secret.node_key().public_key(&Secp256k1::signing_only());
-                    let where_to = format!("on {shown} by hsmd's wire");
-                    return Ok((Transport::Hsmd(socket, node_id), where_to));
+                    return Ok((Door::HsmdWire(socket), format!("on {shown} by hsmd's wire")));
                 }
-                Ok((Transport::Listen(Box::new(socket)), format!("on {shown}")))
+                Ok((Door::listening(socket), format!("on {shown}")))
             }
             Address::Dial(node) => {
                 let (identity, peer) = self.pins()?;
                 let dialer = TlsDialer::new(&identity, peer, node).map_err(failed)?;
                 let ours = identity.fingerprint();
                 let where_to = format!("to the node at {node}, with the key {ours}");
-                Ok((Transport::Dial(Box::new(dialer)), where_to))
+                Ok((Door::Enveloped(Transport::Dial(Box::new(dialer))), where_to))
             }
             Address::Listen(at) => {
                 let (identity, peer) = self.pins()?;
                 let socket = TlsSocket::bind(&identity, peer, at).await.map_err(failed)?;
                 let (at, ours) = (socket.local_addr().map_err(failed)?, identity.fingerprint());
                 let where_to = format!("at {at}, with the key {ours}");
-                Ok((Transport::Listen(Box::new(socket)), where_to))
+                Ok((Door::listening(socket), where_to))
             }
         }
     }

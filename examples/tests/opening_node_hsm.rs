@@ -349,9 +349,21 @@ fn a_bad_key_for_tls_is_named_by_its_option() {
 fn mistakes_have_codes() {
     let home = Home::on_unix_socket(&[]);
     let run = |arguments: &[&str]| ends(&mut hsmd(arguments));
-    assert_eq!(run(&[]).0, 2);
+    let nothing = run(&[]);
+    assert_eq!(nothing.0, 2);
+    for way in ["--secret-file", "--unix", "--tls", "--print-fingerprint"] {
+        assert!(nothing.1.contains(way), "{nothing:?}");
+    }
     let socket = home.path("run/signer");
     let secret = home.path("secret");
+    // Where nothing can be served no secret is made.
+    let occupied = home.path("occupied");
+    std::fs::write(&occupied, "").unwrap();
+    let no_socket = run(&["--secret-file", &secret, "--unix", &occupied]);
+    assert!(no_socket.0 == 1 && no_socket.1.contains("[io]"), "{no_socket:?}");
+    let no_store = run(&["--secret-file", &secret, "--unix", &socket, "--validating", &occupied]);
+    assert!(no_store.0 == 1 && no_store.1.contains("--validating"), "{no_store:?}");
+    assert!(!Path::new(&secret).exists() && !Path::new(&socket).exists());
     std::fs::write(&secret, [7; 31]).unwrap();
     let open_to_all = run(&["--secret-file", &secret, "--unix", &socket]);
     assert!(open_to_all.0 == 1 && open_to_all.1.contains("others may read"), "{open_to_all:?}");
