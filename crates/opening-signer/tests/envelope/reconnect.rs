@@ -124,6 +124,19 @@ async fn a_signer_that_changed_its_rules_is_refused_with_a_code() {
     }
 }
 
+/// The hello names no secret: what was begun with the first one is refused by the second.
+#[tokio::test(start_paused = true)]
+async fn a_signer_that_comes_back_with_another_secret_fails_what_was_begun() {
+    let world = World::new(vec![Scripted::new(|_| Fate::Go), Scripted::with_secret(9)]).await;
+    let channel = world.hsm.channel(reference(1)).await.unwrap();
+    let opening = Opening::new(&*channel, 1).await;
+    channel.setup(&opening.setup).await.unwrap();
+    world.cut.send(()).unwrap();
+    let signed = channel.sign_counterparty_commitment(&opening.request(&opening.theirs)).await;
+    assert!(matches!(signed, Err(HsmError::InvalidRequest(_))), "{signed:?}");
+    open(&world.hsm, 2).await.unwrap();
+}
+
 /// The reply to a failed request.
 fn deferred(id: u64) -> Vec<u8> {
     [&[0, 5][..], &id.to_be_bytes(), &[3, 0, 0, 0, 0]].concat()

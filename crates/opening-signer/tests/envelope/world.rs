@@ -61,6 +61,11 @@ impl Scripted {
         Arc::new(scripted)
     }
 
+    /// Of another secret than the others.
+    pub(crate) fn with_secret(byte: u8) -> Arc<Self> {
+        Arc::new(Self::of(LocalHsm::blind(&secret(byte)), |_| Fate::Go))
+    }
+
     fn of(inner: LocalHsm, meet: impl Fn(Call) -> Fate + Send + Sync + 'static) -> Self {
         Self {
             inner,

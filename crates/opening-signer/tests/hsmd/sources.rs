@@ -170,12 +170,16 @@ async fn a_path_where_nobody_listens_is_named() {
 
 /// Serves one node after the other, while it lives.
 fn serve(path: &Path) -> JoinHandle<()> {
+    serve_as(identity(), path)
+}
+
+fn serve_as(identity: HsmdIdentity, path: &Path) -> JoinHandle<()> {
     let socket = SignerSocket::bind(path).unwrap();
     let hsm: Arc<dyn Hsm> = Arc::new(signer(8, Enforcement::Blind, &Arc::default()));
     tokio::spawn(async move {
         loop {
             let stream = socket.accept().await.unwrap().into_std().unwrap();
-            let _ = serve_hsmd(hsm.clone(), identity(), stream).await;
+            let _ = serve_hsmd(hsm.clone(), identity, stream).await;
         }
     })
 }
@@ -216,6 +220,33 @@ async fn a_signer_that_is_gone_ends_calls_at_their_deadline_and_one_that_is_back
     until(|| far.health().is_ok()).await;
     fundee.channel.sign_counterparty_commitment(&request).await.unwrap();
     flow::open([&near, &far], 3, SHAPES[2]).await;
+}
+
+/// Its keys are not those of the channels that are under way.
+#[tokio::test]
+async fn a_signer_that_comes_back_with_another_secret_is_not_used() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("private/hsmd");
+    let serving = serve(&path);
+    let deadline = Duration::from_millis(300);
+    let config = HsmdConfig { deadline, ..HsmdConfig::new(Network::Regtest) };
+    let far = HsmdHsm::connect(&path, config).await.unwrap();
+    serving.abort();
+    until(|| far.health().is_err()).await;
+
+    let other = serve_as(HsmdIdentity { node_id: node_id(9), ..identity() }, &path);
+    let health = || far.health().err().map(|error| error.to_string()).unwrap_or_default();
+    until(|| health().contains("another signer answers")).await;
+    let reason = health();
+    assert!([8, 9].iter().all(|byte| reason.contains(&node_id(*byte).to_string())), "{reason}");
+    let named = far.channel(ChannelRef { peer: node_id(7), dbid: 1 }).await.map(drop);
+    assert_eq!(named.unwrap_err().code(), "signer-unavailable");
+
+    other.abort();
+    // The socket goes with it.
+    until(|| !path.exists()).await;
+    let _serving = serve(&path);
+    until(|| far.health().is_ok()).await;
 }
 
 #[tokio::test]

@@ -67,6 +67,9 @@ const TIMES_CLOSED: u32 = 3;
 /// connection: a call that it closes twice over, or the node's connection three times, is
 /// [`Refused`](HsmError::Refused) with the tag `connection-closed`.
 ///
+/// One that comes back with another node id has another secret: it is not asked for anything, and
+/// [`health`](Hsm::health) says so until the first is back.
+///
 /// Core Lightning's own signs whatever it is asked to.  So one setup and one commitment 0 for each
 /// channel, and our own only after validation, are kept here, for as long as the process lives.
 #[derive(Debug)]

@@ -71,7 +71,8 @@ impl Root {
         network: Network,
         deadline: Duration,
     ) -> HsmResult<Self> {
-        let mut keeper = Keeper { source, network, deadline, generation: 0, child: None };
+        let mut keeper =
+            Keeper { source, network, deadline, generation: 0, node_id: None, child: None };
         let first = keeper.first(Instant::now() + deadline).await?;
         let (telling, state) = watch::channel(Ok(first));
         let keeper = tokio::spawn(keeper.keep(telling)).abort_handle();
@@ -98,6 +99,8 @@ struct Keeper {
     network: Network,
     deadline: Duration,
     generation: u64,
+    /// Of the signer that was met first: channels were begun with its keys.
+    node_id: Option<PublicKey>,
     child: Option<Child>,
 }
 
@@ -170,6 +173,12 @@ impl Keeper {
             }
             other => other?,
         };
+        let first = *self.node_id.get_or_insert(node_id);
+        if node_id != first {
+            return Err(HsmError::Unavailable(format!(
+                "another signer answers: its node id is {node_id}, and was {first} at the start"
+            )));
+        }
         self.generation += 1;
         Ok(Up { line: Arc::new(line), generation: self.generation, node_id })
     }
