@@ -17,7 +17,8 @@ pub struct MemoryStore(Mutex<Contents>);
 
 #[derive(Debug, Default)]
 struct Contents {
-    channels: HashMap<ChannelId, Stored>,
+    // In boxes, so that a map that grows does not copy them.
+    channels: HashMap<ChannelId, Box<Stored>>,
     reserved_dbids: u64,
 }
 
@@ -37,7 +38,7 @@ impl ChannelStore for MemoryStore {
                 return Err(StoreError::Occupied { key: id.to_string() });
             }
             let stored = Stored { opened: opened.clone(), progress: Progress::default() };
-            contents.channels.entry(id).or_insert(stored);
+            contents.channels.entry(id).or_insert_with(|| Box::new(stored));
             Ok(())
         })
     }
@@ -57,13 +58,13 @@ impl ChannelStore for MemoryStore {
     }
 
     async fn load(&self, channel_id: &ChannelId) -> Result<Option<Stored>, StoreError> {
-        Ok(self.contents(|contents| contents.channels.get(channel_id).cloned()))
+        Ok(self.contents(|contents| contents.channels.get(channel_id).map(|stored| (**stored).clone())))
     }
 
     async fn load_all(&self) -> Result<Vec<Entry>, StoreError> {
-        let entry = |(id, stored): (&ChannelId, &Stored)| Entry {
+        let entry = |(id, stored): (&ChannelId, &Box<Stored>)| Entry {
             key: id.to_string(),
-            stored: Ok(stored.clone()),
+            stored: Ok((**stored).clone()),
         };
         Ok(self.contents(|contents| contents.channels.iter().map(entry).collect()))
     }

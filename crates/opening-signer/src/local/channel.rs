@@ -116,7 +116,7 @@ impl ChannelHsm for LocalChannel {
         let mut channels = self.shared.channels();
         channels
             .entry(self.reference)
-            .or_insert_with(|| Memory::new(channel, rebuilt))
+            .or_insert_with(|| Box::new(Memory::new(channel, rebuilt)))
             .set_up_again(setup)
     }
 

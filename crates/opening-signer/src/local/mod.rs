@@ -53,7 +53,8 @@ struct Shared {
     root: ChannelRoot,
     validating: Option<Validating>,
     /// The channels that were set up.
-    channels: Mutex<HashMap<ChannelRef, Memory>>,
+    // In boxes, so that a map that grows does not copy them.
+    channels: Mutex<HashMap<ChannelRef, Box<Memory>>>,
     recent: Mutex<Recent>,
 }
 
@@ -64,7 +65,7 @@ struct Validating {
 }
 
 impl Shared {
-    fn channels(&self) -> MutexGuard<'_, HashMap<ChannelRef, Memory>> {
+    fn channels(&self) -> MutexGuard<'_, HashMap<ChannelRef, Box<Memory>>> {
         // Nothing is left half-changed by a panic: each change is one assignment.
         self.channels.lock().unwrap_or_else(PoisonError::into_inner)
     }
