@@ -7,6 +7,7 @@ pub mod cpu;
 pub mod far;
 pub mod figures;
 pub mod floor;
+pub mod guard;
 pub mod ldk;
 pub mod loopback;
 pub mod node;

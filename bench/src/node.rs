@@ -18,7 +18,7 @@ use opening_signer::{Hsm, HsmSecret, LocalHsm, SigningPolicy};
 use tokio::sync::watch;
 
 /// Which signer a node has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Signer {
     /// Protects the keys.
     Blind,

@@ -1,7 +1,7 @@
 //! Bytes of a pending inbound opening, and the cost of one that is refused because there are so
 //! many.
 //!
-//! An allocator that counts is a program's own and slows what is timed elsewhere: `opening-pending`
+//! An allocator that counts is a program's own and slows what is timed elsewhere: `opening-guard`
 //! is a program of its own, which the benchmark runs.
 
 use std::process::{Child, Command, Stdio};
@@ -24,6 +24,7 @@ use tokio::runtime::Builder;
 use crate::cpu;
 use crate::far::{Far, Offer, peer};
 use crate::figures::Microseconds;
+use crate::guard::Heap;
 use crate::node::{Opened, node, start};
 use crate::report::{Cell, Effort, Goal, Ratio, Table};
 
@@ -120,7 +121,7 @@ struct Crowd {
     openings: Arc<Openings>,
     peers: Vec<Far>,
     offer: Offer,
-    in_use: fn() -> usize,
+    heap: fn() -> Heap,
 }
 
 /// What is in use: as the allocator counts it, and as the system does.
@@ -139,11 +140,11 @@ impl Memory {
 
 impl Crowd {
     /// A node that takes so many openings in all.
-    async fn connect(peers: u32, pending_in_all: u32, in_use: fn() -> usize) -> Self {
+    async fn connect(peers: u32, pending_in_all: u32, heap: fn() -> Heap) -> Self {
         let made = node(Arc::new(ReadyKeys::new().await), Opened::counted().0);
         let capacity = Capacity { pending_in_all, ..made.capacity };
         let openings = start(Node { capacity, ..made }).await;
-        let mut crowd = Self { openings, peers: Vec::new(), offer: Offer::new().await, in_use };
+        let mut crowd = Self { openings, peers: Vec::new(), offer: Offer::new().await, heap };
         for number in 0..peers {
             crowd.peers.push(Far::connect(crowd.openings.clone(), number).await);
         }
@@ -157,7 +158,7 @@ impl Crowd {
     }
 
     fn memory(&self) -> Memory {
-        Memory { allocated: (self.in_use)(), resident: resident() }
+        Memory { allocated: (self.heap)().in_use, resident: resident() }
     }
 
     /// Each peer says this and is answered; the CPU time of one exchange, both ends.
@@ -177,11 +178,11 @@ impl Crowd {
 }
 
 /// Fills a node with so many openings of each of so many peers, and gives the figures by name.
-/// `in_use` says how many bytes this program's allocator has given out.
-pub fn fill(peers: u32, opens: u32, in_use: fn() -> usize) -> Value {
+/// `heap` says what this program's allocator has given out.
+pub fn fill(peers: u32, opens: u32, heap: fn() -> Heap) -> Value {
     let runtime = Builder::new_current_thread().enable_time().build().expect("no socket is needed");
     runtime.block_on(async {
-        let mut crowd = Crowd::connect(peers, peers * opens, in_use).await;
+        let mut crowd = Crowd::connect(peers, peers * opens, heap).await;
         let idle = crowd.memory();
         let mut accepted = Microseconds(0.0);
         for number in 0..opens {
@@ -200,6 +201,11 @@ pub fn fill(peers: u32, opens: u32, in_use: fn() -> usize) -> Value {
             "decode": decoding(&crowd.offer).0,
         })
     })
+}
+
+/// Bytes of each, of a node with so many openings of each of so many peers.
+pub fn bytes_each(peers: u32, opens: u32, heap: fn() -> Heap) -> f64 {
+    fill(peers, opens, heap)["allocated"].as_f64().expect("it is among the figures")
 }
 
 /// CPU time of reading an `open_channel`.
@@ -276,16 +282,19 @@ struct Running(Child);
 
 fn begin([peers, opens]: [u32; 2]) -> Running {
     let this = env::current_exe().expect("a program has a name");
-    let program = this.with_file_name("opening-pending");
+    let program = this.with_file_name("opening-guard");
     let mut command = Command::new(&program);
-    command.args([peers, opens].map(|count| count.to_string())).stdout(Stdio::piped());
+    command
+        .arg("pending")
+        .args([peers, opens].map(|count| count.to_string()))
+        .stdout(Stdio::piped());
     Running(command.spawn().unwrap_or_else(|error| panic!("{}: {error}", program.display())))
 }
 
 impl Running {
     fn end(self) -> Value {
         let output = self.0.wait_with_output().expect("it was begun");
-        assert!(output.status.success(), "opening-pending: {}", output.status);
+        assert!(output.status.success(), "opening-guard: {}", output.status);
         serde_json::from_slice(&output.stdout).expect("it prints JSON")
     }
 }

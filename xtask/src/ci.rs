@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::error::Error;
 use crate::workspace::{self, Workspace};
-use crate::{no_std, spec};
+use crate::{no_std, program, spec};
 
 /// One check, with its name and what it shows.
 struct Step {
@@ -16,13 +16,14 @@ struct Step {
 /// In this order: what is cheap, or what explains later failures, comes first.
 // Clippy and the documentation share one set of checked dependencies, tests and programs one set of
 // built ones; all name the same packages and features, or cargo would build further sets.
-const STEPS: [Step; 6] = [
+const STEPS: [Step; 7] = [
     Step { name: "fmt", shows: "the code is formatted", run: fmt },
     Step { name: "clippy", shows: "no compiler or clippy warning in any target", run: clippy },
     Step { name: "doc", shows: "the documentation builds without a warning", run: doc },
     Step { name: "test", shows: "all tests pass, documentation's examples included", run: test },
     Step { name: "no-std", shows: "opening-core builds without std", run: no_std::run },
     Step { name: "spec", shows: "no requirement lost its test", run: spec_report },
+    Step { name: "guard", shows: "an opening costs no more than recorded", run: program::guard },
 ];
 
 /// Runs every step; the first failure ends it.

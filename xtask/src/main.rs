@@ -4,6 +4,7 @@
 //! * `cargo xtask conformance`: holds every signer that can be had against the suite.
 //! * `cargo xtask interop vls`: opens channels with another project's signer.
 //! * `cargo xtask bench`: measures what an opening costs.
+//! * `cargo xtask guard`: fails when an opening costs more than it was recorded to.
 //! * `cargo xtask ci`: everything that CI runs, in CI's order.
 //! * `cargo xtask spec`: which requirements of the BOLTs are tested, held, waived or missing.
 //!
@@ -71,10 +72,20 @@ enum Chore {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGUMENT")]
         arguments: Vec<OsString>,
     },
+    /// Count allocations, bytes and instructions of an opening, and fail if they became more.
+    ///
+    /// Builds for release and runs the program `opening-guard` of `bench/`.  Instructions are
+    /// counted where valgrind is installed.  `--record` writes what there is to `bench/guard.json`.
+    #[command(disable_help_flag = true)]
+    Guard {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGUMENT")]
+        arguments: Vec<OsString>,
+    },
     /// Run all that CI runs; stops at the first step that fails.
     ///
     /// In order: formatting, clippy and documentation with warnings denied, all tests with the
-    /// examples in the documentation, the no-std probe, requirement coverage.
+    /// examples in the documentation, the no-std probe, requirement coverage, and what an opening
+    /// costs in allocations, bytes and instructions.
     Ci,
     /// Show which requirements of the BOLTs have a test, and list those that have none.
     ///
@@ -90,7 +101,8 @@ fn main() -> ExitCode {
         Chore::Demo { arguments } => program::run(&workspace, "demo", &arguments),
         Chore::Conformance { arguments } => program::run(&workspace, "conformance", &arguments),
         Chore::Interop { signer } => interop::run(&workspace, signer).map(|()| ExitCode::SUCCESS),
-        Chore::Bench { arguments } => program::bench(&workspace, &arguments),
+        Chore::Bench { arguments } => program::measure(&workspace, "opening-bench", &arguments),
+        Chore::Guard { arguments } => program::measure(&workspace, "opening-guard", &arguments),
         Chore::Ci => ci::run(&workspace).map(|()| ExitCode::SUCCESS),
         Chore::Spec(options) => spec::run(&workspace, options).map(|()| ExitCode::SUCCESS),
     };

@@ -1,4 +1,4 @@
-//! `cargo xtask demo`, `cargo xtask conformance`: a program of `examples/`, built and run.
+//! `cargo xtask demo`, `cargo xtask bench`: a program of the workspace, built and run.
 
 use std::ffi::OsString;
 use std::process::{Command, ExitCode};
@@ -25,23 +25,34 @@ pub(crate) fn run(
     become_command(&mut command)
 }
 
-/// Runs the benchmark with `arguments`, built for release.
-pub(crate) fn bench(workspace: &Workspace, arguments: &[OsString]) -> Result<ExitCode, Error> {
-    // All of its programs: the benchmark runs the others.
-    let package = ["--locked", "--release", "-p", "opening-bench"];
-    let mut build = workspace.cargo(["build", "--bins"]);
-    // Standard output is the figures' alone.
-    build_quietly(build.args(package))?;
-    let mut command = workspace.cargo(["run", "--quiet"]);
-    become_command(command.args(package).arg("--").args(arguments))
+/// Runs a program of `bench/` with `arguments`, built for release; its exit code is ours.
+pub(crate) fn measure(
+    workspace: &Workspace,
+    program: &str,
+    arguments: &[OsString],
+) -> Result<ExitCode, Error> {
+    build_measures(workspace)?;
+    let mut command = workspace.cargo(["run", "--quiet", "--bin", program]);
+    become_command(command.args(MEASURES).arg("--").args(arguments))
 }
 
-/// Builds, and fails unless that succeeds; shows nothing but what cargo shows.
-fn build_quietly(command: &mut Command) -> Result<(), Error> {
-    let line = line(command);
-    let status =
-        command.status().map_err(|source| Error::Start { command: line.clone(), source })?;
+/// Where the programs that measure are, and how they are built.
+const MEASURES: [&str; 4] = ["--locked", "--release", "-p", "opening-bench"];
+
+/// All of them: the benchmark runs another.
+fn build_measures(workspace: &Workspace) -> Result<(), Error> {
+    let mut command = workspace.cargo(["build", "--bins"]);
+    command.args(MEASURES);
+    let line = line(&command);
+    // Nothing is said on standard output, which is the figures' alone.
+    let status = command.status();
+    let status = status.map_err(|source| Error::Start { command: line.clone(), source })?;
     if status.success() { Ok(()) } else { Err(Error::Command { command: line, status }) }
+}
+
+/// Fails when an opening costs more than it was recorded to.
+pub(crate) fn guard(workspace: &Workspace) -> Result<(), Error> {
+    run_command(workspace.cargo(["run", "--bin", "opening-guard"]).args(MEASURES))
 }
 
 /// This process turns into the command, so that Ctrl-C, signals and the exit code are the program's.

@@ -33,6 +33,12 @@ impl Made {
         }
     }
 
+    /// What compiled this: Rust, C, and for which processors.
+    pub fn compilers() -> String {
+        let [rustc, cc] = ["rustc", "cc"].map(|program| said_by(program, &["--version"]));
+        format!("rustc {rustc}, {cc}, {}", std::env::consts::ARCH)
+    }
+
     /// An object with all of it.
     pub fn to_json(&self) -> Value {
         let Self { date, machine, system, versions } = self;

@@ -58,7 +58,9 @@ impl ChannelStore for MemoryStore {
     }
 
     async fn load(&self, channel_id: &ChannelId) -> Result<Option<Stored>, StoreError> {
-        Ok(self.contents(|contents| contents.channels.get(channel_id).map(|stored| (**stored).clone())))
+        Ok(self.contents(|contents| {
+            contents.channels.get(channel_id).map(|stored| (**stored).clone())
+        }))
     }
 
     async fn load_all(&self) -> Result<Vec<Entry>, StoreError> {
