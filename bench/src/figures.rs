@@ -69,16 +69,21 @@ impl Rounds {
         Self(ratios.collect()).median().0
     }
 
-    /// A tenth of the rounds was faster, half, and nine tenths.
-    pub fn tenth_half_ninth(&self) -> [Microseconds; 3] {
+    /// This many of a hundred were as fast or faster.
+    pub fn quantile(&self, of_hundred: usize) -> Microseconds {
         let mut sorted = self.0.clone();
         sorted.sort_by(f64::total_cmp);
-        let at = |tenths: usize| sorted.get((sorted.len().saturating_sub(1)) * tenths / 10);
-        [1, 5, 9].map(|tenths| Microseconds(at(tenths).copied().unwrap_or(f64::NAN)))
+        let at = sorted.len().saturating_sub(1) * of_hundred / 100;
+        Microseconds(sorted.get(at).copied().unwrap_or(f64::NAN))
+    }
+
+    /// A tenth of the rounds was faster, half, and nine tenths.
+    pub fn tenth_half_ninth(&self) -> [Microseconds; 3] {
+        [10, 50, 90].map(|of_hundred| self.quantile(of_hundred))
     }
 
     /// Half of the rounds was faster.
     pub fn median(&self) -> Microseconds {
-        self.tenth_half_ninth()[1]
+        self.quantile(50)
     }
 }

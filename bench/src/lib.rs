@@ -15,4 +15,5 @@ pub mod openings;
 pub mod pair;
 pub mod peers;
 pub mod pending;
+pub mod remote;
 pub mod report;

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use clap::Parser;
 use opening_bench::loopback;
 use opening_bench::report::{Effort, Made, Ratio, Report, Table};
-use opening_bench::{openings, peers, pending};
+use opening_bench::{openings, peers, pending, remote};
 
 /// Measure what an opening costs, beside what its cryptography costs and beside LDK.
 #[derive(Parser)]
@@ -49,5 +49,6 @@ fn measure(effort: Effort) -> Report {
     add("openings over BOLT 8 on loopback", loopback::measure);
     add("the CPU time of an opening among many peers", peers::measure);
     add("100,000 pending inbound openings", pending::measure);
+    add("openings with a signer that is elsewhere", remote::measure);
     Report { made: Made::now(), effort, ratios, tables }
 }
