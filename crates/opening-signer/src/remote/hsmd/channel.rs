@@ -82,13 +82,17 @@ impl HsmdChannel {
         let (mut backoff, mut times_closed) = (Backoff::new(), 0);
         loop {
             let line = self.line(link).await?;
+            // Who stops waiting for the reply will not know whether it was sent.
+            let was_sent_before = std::mem::replace(was_sent, true);
             let asked = line.ask(request.to_vec()).await;
             match asked {
                 Ok((reply, _)) => return Ok(reply),
                 Err(LineError::Malformed(malformed)) => return Err(malformed.into()),
-                Err(LineError::NotSent(_)) => sleep(backoff.next()).await,
+                Err(LineError::NotSent(_)) => {
+                    *was_sent = was_sent_before;
+                    sleep(backoff.next()).await;
+                }
                 Err(LineError::NoReply(reason)) => {
-                    *was_sent = true;
                     // One that has died closes the node's connection too, which is known by then.
                     sleep(A_MOMENT).await;
                     times_closed +=

@@ -169,12 +169,14 @@ impl Shared {
         let asking = async {
             let mut backoff = Backoff::new();
             loop {
-                match self.up().await?.line.ask(request.clone()).await {
+                let up = self.up().await?;
+                // Who stops waiting for the reply will not know whether it was sent.
+                let was_sent_before = std::mem::replace(&mut was_sent, true);
+                match up.line.ask(request.clone()).await {
                     Ok((reply, _)) => return Ok(reply),
                     Err(LineError::Malformed(malformed)) => return Err(malformed.into()),
-                    Err(LineError::NotSent(_)) => {}
+                    Err(LineError::NotSent(_)) => was_sent = was_sent_before,
                     Err(LineError::NoReply(reason)) => {
-                        was_sent = true;
                         times_closed += 1;
                         if times_closed == TIMES_CLOSED {
                             let tag = "connection-closed".into();
