@@ -3,6 +3,7 @@
 
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bitcoin::Network;
@@ -28,6 +29,8 @@ enum Kind {
     Refuses,
     /// None is; every point is given.
     RefusesWithoutWindow,
+    /// None is; the point of commitment 2 is given, and at the one of commitment 3 it hangs.
+    RefusesAndHangs,
 }
 
 struct Counting {
@@ -71,6 +74,12 @@ impl ChannelHsm for CountingChannel {
     }
 
     async fn per_commitment_point(&self, number: u64) -> HsmResult<PublicKey> {
+        if self.kind == Kind::RefusesAndHangs {
+            if number == 3 {
+                std::future::pending::<()>().await;
+            }
+            return self.inner.per_commitment_point(number).await;
+        }
         let next = u64::from(self.validated.lock().unwrap().contains(&self.reference));
         if number > next + 1 && self.kind != Kind::RefusesWithoutWindow {
             return refused("the point is beyond the window");
@@ -115,7 +124,9 @@ async fn connect(hsm: &Arc<dyn Hsm>) -> HsmdHsm {
     let (client, server) = UnixStream::pair().unwrap();
     let identity = HsmdIdentity { node_id: node_id(7), chain_hash: ChainHash::REGTEST };
     tokio::spawn(serve_hsmd(hsm.clone(), identity, server));
-    HsmdHsm::over(client, HsmdConfig::new(Network::Regtest)).await.unwrap()
+    let deadline = Duration::from_secs(3);
+    let config = HsmdConfig { deadline, ..HsmdConfig::new(Network::Regtest) };
+    HsmdHsm::over(client, config).await.unwrap()
 }
 
 fn counting(kind: Kind) -> Arc<dyn Hsm> {
@@ -134,10 +145,15 @@ async fn what_was_validated_is_known_after_a_restart_of_the_node() {
     }
 }
 
-/// One that does not count gives every point: its refusal is one.
+/// One that does not count gives every point: its refusal is one.  One that falls silent while it is
+/// asked for points has not said that it validated.
 #[tokio::test]
 async fn a_refusal_of_a_signer_that_has_not_validated_stands() {
-    for kind in [Kind::Refuses, Kind::RefusesWithoutWindow] {
+    for (kind, code) in [
+        (Kind::Refuses, "connection-closed"),
+        (Kind::RefusesWithoutWindow, "connection-closed"),
+        (Kind::RefusesAndHangs, "signer-indeterminate"),
+    ] {
         let hsm = counting(kind);
         let far = signer(8, Enforcement::Blind, &Arc::default());
         let near = connect(&hsm).await;
@@ -152,7 +168,7 @@ async fn a_refusal_of_a_signer_that_has_not_validated_stands() {
         let ours = funder.commitment(Side::Local);
         let request = funder.request(&ours);
         let validated = funder.channel.validate_holder_commitment(&request, &signature).await;
-        assert_eq!(reason(validated), "connection-closed");
+        assert_eq!(reason(validated), code);
         assert_eq!(reason(funder.channel.sign_holder_commitment(&request).await), "not-validated");
     }
 }

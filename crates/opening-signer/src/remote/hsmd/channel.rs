@@ -200,13 +200,19 @@ impl HsmdChannel {
     /// VLS does not validate a commitment twice: a reply that was lost, or a restart of the node,
     /// makes a refusal of what it has done.  It gives points up to the one after next, so that it
     /// then gives the one of commitment 2, which it did not before, and not the one of commitment
-    /// 3.  A signer that gives both does not count, and its refusal is one.
-    async fn has_validated(&self) -> bool {
-        let point = |number| async move {
-            let asked = self.ask(&Message::GetPerCommitmentPoint(number)).await;
-            matches!(asked, Ok(Message::GetPerCommitmentPointReply(_)))
-        };
-        point(2).await && !point(3).await
+    /// 3.  A signer that gives both does not count, and its refusal is one.  One that does not
+    /// answer has said neither.
+    async fn has_validated(&self) -> HsmResult<bool> {
+        Ok(self.gives_point(2).await? && !self.gives_point(3).await?)
+    }
+
+    async fn gives_point(&self, number: u64) -> HsmResult<bool> {
+        match self.ask(&Message::GetPerCommitmentPoint(number)).await {
+            Ok(Message::GetPerCommitmentPointReply(_)) => Ok(true),
+            Ok(other) => Err(protocol(&other)),
+            Err(HsmError::Refused { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     /// A signer that completes what it knows of a channel from the peer's commitment has to see that
@@ -351,7 +357,11 @@ impl ChannelHsm for HsmdChannel {
             // The point is asked for by itself when it is needed.
             Ok(Message::ValidateCommitmentTxReply { .. }) => {}
             Ok(other) => return Err(protocol(&other)),
-            Err(HsmError::Refused { .. }) if self.has_validated().await => {}
+            Err(refused @ HsmError::Refused { .. }) => {
+                if !self.has_validated().await? {
+                    return Err(refused);
+                }
+            }
             Err(error) => return Err(error),
         }
         self.memory(|memory| memory.validated(request.commitment.sighash()))
