@@ -23,3 +23,4 @@ mod replay;
 mod scripted;
 mod served;
 mod sources;
+mod version;

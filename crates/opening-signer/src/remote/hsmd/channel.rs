@@ -17,6 +17,7 @@ use super::message::{
     Message, SetupChannel, SignCommitmentTx, SignRemoteCommitmentTx, ValidateCommitmentTx,
 };
 use super::psbt::BitcoinTx;
+use super::root::Up;
 use super::{PERMISSIONS, protocol};
 use crate::error::{HsmError, HsmResult};
 use crate::hsm::ChannelHsm;
@@ -27,6 +28,9 @@ use crate::request::{ChannelRef, ChannelSetup, CommitmentRequest};
 
 /// hsmd says no by closing the connection.  Once may be an accident.
 const TIMES_CLOSED: u32 = 2;
+
+/// The version from which on hsmd gives a point without a secret.
+const PLAIN_POINTS: u32 = 6;
 
 /// Between the ends of two connections of one process that dies.
 const A_MOMENT: Duration = Duration::from_millis(20);
@@ -45,6 +49,8 @@ pub(super) struct Link {
     line: Option<Line>,
     /// Of the node's connection that has passed it.
     generation: u64,
+    /// Of the wire, as that connection speaks it.
+    version: u32,
     /// Requests that succeeded and that a signer which was restarted has forgotten.
     told: Vec<Vec<u8>>,
 }
@@ -57,7 +63,7 @@ impl HsmdChannel {
         let mut was_sent = false;
         let asking = async {
             let mut link = self.link.lock().await;
-            let reply = self.ask_over(&mut link, &bytes, &mut was_sent).await?;
+            let reply = self.ask_over(&mut link, request, &bytes, &mut was_sent).await?;
             let is_state = matches!(
                 request,
                 Message::SetupChannel(_)
@@ -76,15 +82,17 @@ impl HsmdChannel {
     async fn ask_over(
         &self,
         link: &mut Link,
-        request: &[u8],
+        request: &Message,
+        bytes: &[u8],
         was_sent: &mut bool,
     ) -> HsmResult<Message> {
         let (mut backoff, mut times_closed) = (Backoff::new(), 0);
         loop {
-            let line = self.line(link).await?;
+            let (line, version) = self.line(link).await?;
+            gives_no_secret(request, version)?;
             // Who stops waiting for the reply will not know whether it was sent.
             let was_sent_before = std::mem::replace(was_sent, true);
-            let asked = line.ask(request.to_vec()).await;
+            let asked = line.ask(bytes.to_vec()).await;
             match asked {
                 Ok((reply, _)) => return Ok(reply),
                 Err(LineError::Malformed(malformed)) => return Err(malformed.into()),
@@ -106,22 +114,22 @@ impl HsmdChannel {
         }
     }
 
-    /// The channel's connection, a new one where the last has ended.
-    async fn line<'a>(&self, link: &'a mut Link) -> HsmResult<&'a Line> {
+    /// The channel's connection, a new one where the last has ended, and its version of the wire.
+    async fn line<'a>(&self, link: &'a mut Link) -> HsmResult<(&'a Line, u32)> {
         if link.line.as_ref().is_some_and(Line::is_closed) {
             link.line = None;
         }
         if link.line.is_none() {
-            let (line, generation) = self.open(link).await?;
-            link.generation = generation;
-            return Ok(link.line.insert(line));
+            let (line, up) = self.open(link).await?;
+            (link.generation, link.version) = (up.generation, up.version);
+            link.line = Some(line);
         }
-        Ok(link.line.as_ref().expect("it was just looked at"))
+        Ok((link.line.as_ref().expect("it was just looked at"), link.version))
     }
 
     /// Has a connection passed, and tells a signer that may have been restarted what it was told
     /// before.
-    async fn open(&self, link: &Link) -> HsmResult<(Line, u64)> {
+    async fn open(&self, link: &Link) -> HsmResult<(Line, Up)> {
         let mut backoff = Backoff::new();
         // A signer that remembers may not want to hear some of it twice.
         let mut skip = 0;
@@ -130,7 +138,7 @@ impl HsmdChannel {
             let is_restarted = link.generation != 0 && link.generation != up.generation;
             let told = if is_restarted { &link.told[skip..] } else { &[] };
             match self.try_open(&up.line, is_restarted, told).await {
-                Ok(line) => return Ok((line, up.generation)),
+                Ok(line) => return Ok((line, up)),
                 Err(Failed::ToRepeat(count)) if self.shared.is_down().is_none() => {
                     skip += count + 1;
                     log::warn!("{:?}: the signer does not hear a request twice", self.reference);
@@ -233,6 +241,22 @@ impl HsmdChannel {
 
 /// As Core Lightning does: a signer that wants the feerate has the transaction.
 const FIRST_COMMITMENT: u32 = 0;
+
+/// Below version 6 of the wire the reply to the point of a commitment holds the secret of the one
+/// before the last.  Here that may be one which is not revoked, and it would have left the signer.
+fn gives_no_secret(request: &Message, version: u32) -> HsmResult<()> {
+    match request {
+        Message::GetPerCommitmentPoint(number @ 2..) if version < PLAIN_POINTS => {
+            let detail = format!(
+                "at version {version} of hsmd's wire the point of commitment {number} comes with the \
+                 secret of commitment {}",
+                number - 2
+            );
+            Err(HsmError::Refused { tag: "point-with-secret".into(), detail })
+        }
+        _ => Ok(()),
+    }
+}
 
 /// Why there is no connection for the channel yet.
 enum Failed {

@@ -70,6 +70,10 @@ const TIMES_CLOSED: u32 = 3;
 /// One that comes back with another node id has another secret: it is not asked for anything, and
 /// [`health`](Hsm::health) says so until the first is back.
 ///
+/// At version 5 a point from commitment 2 on is never asked for, because it would come with the
+/// secret of a commitment: that call is [`Refused`](HsmError::Refused) with the tag
+/// `point-with-secret`.
+///
 /// Core Lightning's own signs whatever it is asked to.  So one setup and one commitment 0 for each
 /// channel, and our own only after validation, are kept here, for as long as the process lives.
 #[derive(Debug)]

@@ -44,6 +44,8 @@ pub(super) struct Up {
     pub(super) line: Arc<Line>,
     /// Tells one connection from the next.
     pub(super) generation: u64,
+    /// Of the wire.
+    pub(super) version: u32,
     pub(super) node_id: PublicKey,
 }
 
@@ -167,7 +169,7 @@ impl Keeper {
         })?;
         let line = Line::new(stream, self.deadline);
         let greeted = greet(&line, self.network).await;
-        let InitReply { node_id, .. } = match greeted {
+        let InitReply { node_id, version, .. } = match greeted {
             Err(HsmError::Unavailable(reason)) => {
                 return Err(HsmError::Unavailable(self.with_exit(reason).await));
             }
@@ -180,7 +182,7 @@ impl Keeper {
             )));
         }
         self.generation += 1;
-        Ok(Up { line: Arc::new(line), generation: self.generation, node_id })
+        Ok(Up { line: Arc::new(line), generation: self.generation, version, node_id })
     }
 
     async fn stream(&mut self) -> io::Result<UnixStream> {
