@@ -14,3 +14,4 @@ mod rules;
 mod secrecy;
 mod store;
 mod transaction;
+mod verified;
