@@ -73,13 +73,7 @@ impl ChannelMemory {
         self.setup.parameters.opener == Side::Remote
     }
 
-    /// Whether the peer's commitment was asked for.
-    #[cfg(feature = "remote")]
-    pub(crate) const fn is_signed(&self) -> bool {
-        self.signed.is_some()
-    }
-
-    /// The signer has said that it did not sign the peer's commitment.
+    /// The signer has said that it did not sign the peer's commitment, each time that it was asked.
     #[cfg(feature = "remote")]
     pub(crate) const fn was_refused(&mut self) {
         self.signed = None;

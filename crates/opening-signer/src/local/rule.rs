@@ -121,7 +121,7 @@ pub(crate) fn setup_differs() -> HsmError {
     Rule::SetupDiffers.broken("the channel was set up with other content before")
 }
 
-pub(super) fn unbuildable(reason: opening_core::CommitmentError) -> HsmError {
+pub(crate) fn unbuildable(reason: opening_core::CommitmentError) -> HsmError {
     Rule::CommitmentUnbuildable.broken(reason.to_string())
 }
 
@@ -129,7 +129,7 @@ pub(crate) fn commitment_number(number: u64) -> HsmError {
     Rule::CommitmentNumber.broken(format!("asked for commitment {number}, opening takes only 0"))
 }
 
-pub(super) fn transaction_differs(asked: Txid, rebuilt: Txid) -> HsmError {
+pub(crate) fn transaction_differs(asked: Txid, rebuilt: Txid) -> HsmError {
     let detail = format!("asked for transaction {asked}, the setup gives {rebuilt}");
     Rule::TransactionDiffers.broken(detail)
 }

@@ -19,6 +19,7 @@ mod store;
 mod answers;
 mod counting;
 mod other_wire;
+mod refused;
 mod replay;
 mod scripted;
 mod served;

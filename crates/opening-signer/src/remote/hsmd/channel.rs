@@ -12,6 +12,7 @@ use tokio::sync::Mutex;
 use tokio::time::{sleep, timeout_at};
 
 use super::client::Shared;
+use super::kept::Kept;
 use super::line::{Line, LineError};
 use super::message::{
     Message, SetupChannel, SignCommitmentTx, SignRemoteCommitmentTx, ValidateCommitmentTx,
@@ -21,6 +22,7 @@ use super::root::Up;
 use super::{PERMISSIONS, protocol};
 use crate::error::{HsmError, HsmResult};
 use crate::hsm::ChannelHsm;
+use crate::info::Enforcement;
 use crate::local::rule;
 use crate::memory::{ChannelMemory, invalid};
 use crate::remote::backoff::Backoff;
@@ -184,9 +186,25 @@ impl HsmdChannel {
         self.answers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn memory<T>(&self, act: impl FnOnce(&mut ChannelMemory) -> HsmResult<T>) -> HsmResult<T> {
-        let mut channels = self.shared.memory();
+    fn kept<T>(&self, act: impl FnOnce(&mut Kept) -> HsmResult<T>) -> HsmResult<T> {
+        let mut channels = self.shared.kept();
         act(channels.get_mut(&self.reference).ok_or_else(rule::setup_missing)?)
+    }
+
+    fn memory<T>(&self, act: impl FnOnce(&mut ChannelMemory) -> HsmResult<T>) -> HsmResult<T> {
+        self.kept(|kept| act(&mut kept.memory))
+    }
+
+    /// The peer's commitment is the one that the parameters give.
+    fn is_built(&self, request: &CommitmentRequest<'_>) -> HsmResult<()> {
+        let built = request.parameters.first_commitment(&self.shared.secp, Side::Remote);
+        let built = built.map_err(rule::unbuildable)?.transaction;
+        let asked = &request.commitment.transaction;
+        if built == *asked {
+            Ok(())
+        } else {
+            Err(rule::transaction_differs(asked.compute_txid(), built.compute_txid()))
+        }
     }
 
     fn transaction(&self, request: &CommitmentRequest<'_>) -> HsmResult<BitcoinTx> {
@@ -322,8 +340,8 @@ impl ChannelHsm for HsmdChannel {
             None => self.per_commitment_point(0).await?,
         };
         let new = ChannelMemory::set_up(setup, &keys, &point)?;
-        if let Some(memory) = self.shared.memory().get(&self.reference) {
-            memory.set_up_again(setup)?;
+        if let Some(kept) = self.shared.kept().get(&self.reference) {
+            kept.memory.set_up_again(setup)?;
         }
         let message = Message::SetupChannel(Box::new(SetupChannel {
             is_outbound: parameters.opener == Side::Local,
@@ -341,7 +359,9 @@ impl ChannelHsm for HsmdChannel {
             Message::SetupChannelReply => {}
             other => return Err(protocol(&other)),
         }
-        self.shared.memory().entry(self.reference).or_insert(new).set_up_again(setup)
+        let mut channels = self.shared.kept();
+        let kept = channels.entry(self.reference).or_insert_with(|| Kept::new(new));
+        kept.memory.set_up_again(setup)
     }
 
     async fn sign_counterparty_commitment(
@@ -349,16 +369,17 @@ impl ChannelHsm for HsmdChannel {
         request: &CommitmentRequest<'_>,
     ) -> HsmResult<Signature> {
         let message = self.sign_remote(request)?;
+        let enforcement = self.shared.enforcement();
+        if enforcement == Enforcement::Blind {
+            self.is_built(request)?;
+        }
         // Before it is asked: whoever drops this call will not know whether it signed.
-        let is_new = self.memory(|memory| {
-            let is_new = !memory.is_signed();
-            memory.sign_counterparty(request).map(|_| is_new)
-        })?;
+        self.kept(|kept| kept.sign_counterparty(request))?;
         match self.ask(&message).await {
             Ok(Message::SignTxReply(signature)) => Ok(signature),
             Ok(other) => Err(protocol(&other)),
-            Err(error @ HsmError::Refused { .. }) if is_new => self.memory(|memory| {
-                memory.was_refused();
+            Err(error @ HsmError::Refused { .. }) => self.kept(|kept| {
+                kept.was_refused(enforcement);
                 Err(error)
             }),
             Err(error) => Err(error),

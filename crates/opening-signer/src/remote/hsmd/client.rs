@@ -15,6 +15,7 @@ use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::channel::{HsmdChannel, Link};
+use super::kept::Kept;
 use super::line::LineError;
 use super::message::Message;
 use super::protocol;
@@ -22,7 +23,7 @@ use super::root::{Root, Source, Up};
 use crate::error::{HsmError, HsmResult};
 use crate::hsm::{ChannelHsm, Hsm};
 use crate::info::{Bounds, Enforcement, Info, Pipelining};
-use crate::memory::{ChannelMemory, invalid};
+use crate::memory::invalid;
 use crate::remote::backoff::Backoff;
 use crate::request::ChannelRef;
 use crate::verified::Verified;
@@ -75,7 +76,9 @@ const TIMES_CLOSED: u32 = 3;
 /// `point-with-secret`.
 ///
 /// Core Lightning's own signs whatever it is asked to.  So one setup and one commitment 0 for each
-/// channel, and our own only after validation, are kept here, for as long as the process lives.
+/// channel, and our own only after validation, are kept here, for as long as the process lives.  For
+/// a signer that is blind ([`HsmdConfig::enforcement`]) the peer's commitment is built from the setup
+/// too, and no other is asked for.
 #[derive(Debug)]
 pub struct HsmdHsm(Verified<Client>);
 
@@ -90,7 +93,7 @@ pub(super) struct Shared {
     config: HsmdConfig,
     pub(super) secp: Secp256k1<VerifyOnly>,
     /// What hsmd does not look at is looked at here.
-    memory: SyncMutex<HashMap<ChannelRef, ChannelMemory>>,
+    kept: SyncMutex<HashMap<ChannelRef, Kept>>,
 }
 
 impl HsmdHsm {
@@ -120,7 +123,7 @@ impl HsmdHsm {
     async fn start(source: Source, config: HsmdConfig) -> HsmResult<Self> {
         let root = Root::start(source, config.network, config.deadline).await?;
         let secp = Secp256k1::verification_only();
-        let shared = Arc::new(Shared { root, config, secp, memory: SyncMutex::default() });
+        let shared = Arc::new(Shared { root, config, secp, kept: SyncMutex::default() });
         Ok(Self(Verified::new(Client { shared })))
     }
 
@@ -140,9 +143,13 @@ impl HsmdHsm {
 }
 
 impl Shared {
-    pub(super) fn memory(&self) -> MutexGuard<'_, HashMap<ChannelRef, ChannelMemory>> {
+    pub(super) fn kept(&self) -> MutexGuard<'_, HashMap<ChannelRef, Kept>> {
         // Nothing is left half-changed by a panic: each change is one assignment.
-        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) const fn enforcement(&self) -> Enforcement {
+        self.config.enforcement
     }
 
     pub(super) fn network(&self) -> Network {
@@ -253,7 +260,7 @@ impl Hsm for Client {
             Message::ForgetChannelReply => {}
             other => return Err(protocol(&other)),
         }
-        self.shared.memory().remove(&reference);
+        self.shared.kept().remove(&reference);
         Ok(())
     }
 }

@@ -22,6 +22,7 @@
 mod channel;
 mod client;
 mod fd;
+mod kept;
 mod line;
 mod message;
 mod psbt;
