@@ -94,6 +94,40 @@ async fn a_call_dropped_after_it_was_sent_is_not_sent_again_after_a_break() {
     assert_eq!(*back.calls.lock().unwrap(), [(Call::Channel, 2)]);
 }
 
+/// The next connection would not know that it depends on anything, and a blind signer would sign as
+/// fundee what nobody validated.
+#[tokio::test(start_paused = true)]
+async fn what_depends_on_a_call_that_was_dropped_is_not_sent_after_a_break() {
+    let (sender, connector) = ends();
+    let connecting = connect(connector);
+    let slow = Scripted::new(|call| match call {
+        Call::Setup => Fate::After(Duration::from_secs(1)),
+        _ => Fate::Go,
+    });
+    let first = crate::world::serve_once(&sender, slow.clone());
+    let (hsm, first) = tokio::join!(connecting, first);
+    let channel = hsm.channel(reference(1)).await.unwrap();
+    let opening = Opening::new(&*channel, 1).await;
+    let request = opening.request(&opening.theirs);
+    let mut signing = {
+        let mut setup = pin!(channel.setup(&opening.setup));
+        let mut signing = Box::pin(channel.sign_counterparty_commitment(&request));
+        let polled = timeout(TRIP, futures::future::join(&mut setup, &mut signing)).await;
+        assert!(polled.is_err() && slow.count(Call::Setup) == 1);
+        signing
+        // Whoever set up goes, and whoever signs stays.
+    };
+    first.abort();
+    sleep(Duration::from_millis(10)).await;
+    let back = Scripted::new(|_| Fate::Go);
+    let _second = crate::world::serve_once(&sender, back.clone()).await;
+    assert_eq!((&mut signing).await.unwrap_err().code(), "signer-indeterminate");
+    hsm.channel(reference(2)).await.map(|_| ()).unwrap();
+    assert_eq!(*back.calls.lock().unwrap(), [(Call::Channel, 2)]);
+    // By itself it may be asked for again.
+    opening.fund(&*channel).await.unwrap();
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_call_does_not_depend_on_one_whose_caller_has_gone() {
     let times = AtomicUsize::new(0);

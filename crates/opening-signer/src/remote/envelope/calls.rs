@@ -64,8 +64,8 @@ struct Pending {
     answer: oneshot::Sender<HsmResult<Answer>>,
     /// On any connection.
     was_sent: bool,
-    /// What it depends on has failed: it is not sent again.
-    is_doomed: bool,
+    /// What it depends on has failed or is unknown: it is not sent again, and this is its answer.
+    doom: Option<HsmError>,
 }
 
 /// All calls of one signer.
@@ -135,9 +135,8 @@ impl Calls {
         let frame = FromNode::Request(Request::new(id, channel, after, body)).encode().into();
         let (answer, receiver) = oneshot::channel();
         let memory = Arc::clone(memory);
-        let (was_sent, is_doomed) = (false, false);
-        self.pending
-            .insert(id, Pending { frame, call, after, memory, answer, was_sent, is_doomed });
+        let (was_sent, doom) = (false, None);
+        self.pending.insert(id, Pending { frame, call, after, memory, answer, was_sent, doom });
         self.unsent.insert(id);
         Ok((id, receiver))
     }
@@ -146,7 +145,7 @@ impl Calls {
     pub(super) fn abandon(&mut self, id: u64) {
         if self.unsent.remove(&id) {
             self.pending.remove(&id);
-            self.abort_those_after(id);
+            self.abort_those_after(id, &HsmError::Aborted);
         }
     }
 
@@ -183,12 +182,16 @@ impl Calls {
             let pending = &self.pending[&id];
             let error = match &reason {
                 LinkError::Malformed(how) => Some(HsmError::Protocol(how.clone())),
-                _ if pending.is_doomed => Some(HsmError::Aborted),
-                _ => None,
+                _ => pending.doom.clone(),
             };
             match error {
                 Some(error) => self.finish(id, Err(error)),
-                None if pending.answer.is_closed() => drop(self.pending.remove(&id)),
+                None if pending.answer.is_closed() => {
+                    self.pending.remove(&id);
+                    // The next connection never sees it, and would carry out what depends on it.
+                    let unknown = "the connection ended over the call before it, which is given up";
+                    self.abort_those_after(id, &HsmError::Indeterminate(unknown.into()));
+                }
                 None => drop(self.unsent.insert(id)),
             }
         }
@@ -277,12 +280,13 @@ impl Calls {
         // A caller that has gone needs no answer.
         drop(pending.answer.send(answer));
         if failed {
-            self.abort_those_after(id);
+            self.abort_those_after(id, &HsmError::Aborted);
         }
     }
 
-    /// The signer aborts those that it has; the others are not sent.
-    fn abort_those_after(&mut self, failed: u64) {
+    /// The signer aborts those that it has; the others are not sent.  `if_sent` is the answer of
+    /// those that were.
+    fn abort_those_after(&mut self, failed: u64, if_sent: &HsmError) {
         let mut aborted = BTreeSet::from([failed]);
         let ids: Vec<u64> = self.pending.range(failed..).map(|(id, _)| *id).collect();
         for id in ids {
@@ -293,10 +297,11 @@ impl Calls {
             aborted.insert(id);
             if self.unsent.remove(&id) {
                 if let Some(pending) = self.pending.remove(&id) {
-                    drop(pending.answer.send(Err(HsmError::Aborted)));
+                    let error = if pending.was_sent { if_sent } else { &HsmError::Aborted };
+                    drop(pending.answer.send(Err(error.clone())));
                 }
             } else {
-                pending.is_doomed = true;
+                pending.doom = Some(if_sent.clone());
             }
         }
     }
