@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use opening_signer::{Bounds, Call, Enforcement, Hsm, HsmError, Info, Pipelining};
 use tokio::io::duplex;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use crate::raw::{Raw, good_hello, id_of, reply};
 use crate::world::{Fate, Opening, Scripted, World, connect, ends, open, reference};
@@ -18,6 +18,23 @@ fn loses_one(lost: Call) -> Arc<Scripted> {
         _ if call == lost && times.fetch_add(1, Ordering::SeqCst) == 0 => Fate::LoseReply,
         _ => Fate::Go,
     })
+}
+
+/// A request that is never answered would hold its place among those in flight for ever.
+#[tokio::test(start_paused = true)]
+async fn a_signer_that_only_answers_pings_is_given_up() {
+    let never = Duration::from_secs(1 << 30);
+    let stuck = Scripted::new(move |_| Fate::After(never));
+    let good = Scripted::new(|_| Fate::Go);
+    let world = World::new(vec![stuck.clone(), good.clone()]).await;
+    assert!(timeout(Duration::from_secs(5), world.hsm.channel(reference(1))).await.is_err());
+    // Up to twice the deadline of 55 seconds it may be slow.
+    sleep(Duration::from_secs(100)).await;
+    world.hsm.health().unwrap();
+    sleep(Duration::from_secs(25)).await;
+    world.hsm.channel(reference(2)).await.map(|_| ()).unwrap();
+    assert_eq!(*stuck.calls.lock().unwrap(), [(Call::Channel, 1)]);
+    assert_eq!(*good.calls.lock().unwrap(), [(Call::Channel, 2)]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use super::link::LinkError;
 use super::messages::{Answer, Body, FromNode, Request, mixed_up};
@@ -62,8 +63,8 @@ struct Pending {
     after: u64,
     memory: Arc<Memory>,
     answer: oneshot::Sender<HsmResult<Answer>>,
-    /// On any connection.
-    was_sent: bool,
+    /// When, on the last connection that it was sent on.
+    sent: Option<Instant>,
     /// What it depends on has failed or is unknown: it is not sent again, and this is its answer.
     doom: Option<HsmError>,
 }
@@ -76,7 +77,7 @@ pub(super) struct Calls {
     /// Of those the ones that this connection has not sent.
     unsent: BTreeSet<u64>,
     /// What is told again on this connection, and is not answered.
-    replayed: HashMap<u64, Arc<Memory>>,
+    replayed: HashMap<u64, (Arc<Memory>, Instant)>,
     /// Goes out before anything else.
     outbox: VecDeque<Frame>,
     /// Counts connections, from 1.
@@ -135,8 +136,8 @@ impl Calls {
         let frame = FromNode::Request(Request::new(id, channel, after, body)).encode().into();
         let (answer, receiver) = oneshot::channel();
         let memory = Arc::clone(memory);
-        let (was_sent, doom) = (false, None);
-        self.pending.insert(id, Pending { frame, call, after, memory, answer, was_sent, doom });
+        let (sent, doom) = (None, None);
+        self.pending.insert(id, Pending { frame, call, after, memory, answer, sent, doom });
         self.unsent.insert(id);
         Ok((id, receiver))
     }
@@ -156,7 +157,7 @@ impl Calls {
             None => "no answer within the deadline".into(),
         };
         match self.pending.get(&id) {
-            Some(Pending { was_sent: true, .. }) => HsmError::Indeterminate(reason),
+            Some(Pending { sent: Some(_), .. }) => HsmError::Indeterminate(reason),
             _ => HsmError::Unavailable(reason),
         }
     }
@@ -210,18 +211,26 @@ impl Calls {
         }
         let id = self.unsent.pop_first()?;
         let pending = self.pending.get_mut(&id).expect("what is unsent is pending");
-        pending.was_sent = true;
+        let now = Instant::now();
+        pending.sent = Some(now);
         let frame = Arc::clone(&pending.frame);
         let mut told = pending.memory.told();
         if told.connection != self.connection {
             told.connection = self.connection;
             for (_, id, frame) in &told.frames {
-                self.replayed.insert(*id, Arc::clone(&pending.memory));
+                self.replayed.insert(*id, (Arc::clone(&pending.memory), now));
                 self.outbox.push_back(Arc::clone(frame));
             }
         }
         self.outbox.push_back(frame);
         self.outbox.pop_front()
+    }
+
+    /// Since when the request that was sent first on this connection has had no answer.
+    pub(super) fn unanswered_since(&self) -> Option<Instant> {
+        let sent = self.pending.iter().filter(|(id, _)| !self.unsent.contains(id));
+        let sent = sent.filter_map(|(_, pending)| pending.sent);
+        sent.chain(self.replayed.values().map(|(_, sent)| *sent)).min()
     }
 
     fn in_flight(&self) -> usize {
@@ -230,7 +239,7 @@ impl Calls {
 
     /// The signer's answer to a request.
     pub(super) fn answered(&mut self, id: u64, answer: HsmResult<Answer>) -> Result<(), LinkError> {
-        if let Some(memory) = self.replayed.remove(&id) {
+        if let Some((memory, _)) = self.replayed.remove(&id) {
             if let Err(error) = answer {
                 self.replay_failed(&memory, &error);
             }
@@ -297,7 +306,7 @@ impl Calls {
             aborted.insert(id);
             if self.unsent.remove(&id) {
                 if let Some(pending) = self.pending.remove(&id) {
-                    let error = if pending.was_sent { if_sent } else { &HsmError::Aborted };
+                    let error = if pending.sent.is_some() { if_sent } else { &HsmError::Aborted };
                     drop(pending.answer.send(Err(error.clone())));
                 }
             } else {

@@ -28,7 +28,8 @@ pub struct EnvelopeOptions {
     /// The chain.  A signer for another one is refused.
     pub chain_hash: ChainHash,
     /// For one call, with all connecting and sending again.  Should be shorter than the node's own
-    /// deadline, so that the reason is known.
+    /// deadline, so that the reason is known.  After twice that without an answer to what was sent
+    /// the connection is given up.
     pub deadline: Duration,
     /// Between two pings, at most 30 seconds.  After twice that without a sign of life the
     /// connection is given up.

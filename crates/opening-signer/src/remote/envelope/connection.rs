@@ -196,6 +196,13 @@ async fn write(
         let frame = match next {
             Some(frame) => frame,
             None if Instant::now() >= next_ping => {
+                // Its caller has long gone, and it holds a place among those that may be in flight.
+                let unanswered = shared.calls().unanswered_since();
+                if unanswered
+                    .is_some_and(|since| since.elapsed() > options.deadline.saturating_mul(2))
+                {
+                    return LinkError::Silent("it answers pings and no request");
+                }
                 pings += 1;
                 next_ping = Instant::now() + options.keep_alive;
                 FromNode::Ping(pings).encode().into()
