@@ -17,6 +17,7 @@ mod recorded;
 mod store;
 
 mod answers;
+mod children;
 mod counting;
 mod other_wire;
 mod refused;

@@ -23,8 +23,6 @@ use crate::remote::reasons::Reasons;
 const CONNECT_PATIENCE: Duration = Duration::from_secs(10);
 /// A server closes a node that it has not heard of for twice that time.
 const MAX_KEEP_ALIVE: Duration = Duration::from_secs(30);
-/// A connection that lasts so long is no failure: the pauses start over.
-const LASTING: Duration = Duration::from_secs(5);
 /// For the signer to take a request.
 const WRITE_PATIENCE: Duration = Duration::from_secs(30);
 
@@ -90,9 +88,7 @@ pub(super) async fn keep_connected(
                 };
                 close(&mut writer).await;
                 let Some(ended) = ended else { break };
-                if begun.elapsed() >= LASTING {
-                    backoff.reset();
-                }
+                backoff.ended_after(begun.elapsed());
                 ended
             }
         };

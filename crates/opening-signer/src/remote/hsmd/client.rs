@@ -109,7 +109,8 @@ impl HsmdHsm {
     /// its standard input; what else it inherits is as `command` says.  For Core Lightning's own,
     /// which expects it as descriptor 3: `sh -c "exec lightning_hsmd 3<&0"`.
     ///
-    /// It is killed when this is dropped.
+    /// It is killed when this is dropped, and before another one is started: where the connection
+    /// ended and the program did not.
     pub async fn spawn(command: std::process::Command, config: HsmdConfig) -> HsmResult<Self> {
         Self::start(Source::Child(Command::from(command)), config).await
     }

@@ -108,10 +108,13 @@ struct Keeper {
 
 impl Keeper {
     async fn keep(mut self, telling: watch::Sender<State>) {
+        let (mut backoff, mut begun) = (Backoff::new(), Instant::now());
         loop {
             let up = telling.borrow().clone();
             if let Ok(Up { line, .. }) = up {
                 let reason = line.reason().await;
+                // One that ends as soon as it is greeted is not started again and again at once.
+                backoff.ended_after(begun.elapsed());
                 let down = HsmError::Unavailable(self.with_exit(reason).await);
                 log::warn!("hsmd's connection ended: {down}");
                 drop(telling.send_replace(Err(down)));
@@ -120,12 +123,12 @@ impl Keeper {
                 // There is no other; whoever waits goes by the deadline of its call.
                 return std::future::pending().await;
             }
-            let mut backoff = Backoff::new();
             let mut reasons = Reasons::default();
             loop {
                 sleep(backoff.next()).await;
                 match self.connect().await {
                     Ok(up) => {
+                        begun = Instant::now();
                         log::info!("connected to hsmd again");
                         drop(telling.send_replace(Ok(up)));
                         break;
@@ -192,6 +195,13 @@ impl Keeper {
             }
             Source::Path(path) => unix::connect(path).await,
             Source::Child(command) => {
+                // Two of them would share a store.
+                if let Some(before) = &mut self.child {
+                    // An error: it has ended already.
+                    let _ = before.start_kill();
+                    before.wait().await?;
+                    self.child = None;
+                }
                 let (ours, theirs) = fd::pair()?;
                 let child = command.stdin(Stdio::from(std::os::fd::OwnedFd::from(theirs)));
                 self.child = Some(child.kill_on_drop(true).spawn()?);
