@@ -13,7 +13,7 @@ use opening_signer::remote::{EnvelopeServer, EnvelopedHsm, LinkError};
 use opening_signer::{Hsm, HsmError};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 
 use crate::raw::node_hello;
 use crate::world::{Fate, Scripted, Shared, open, options};
@@ -178,6 +178,26 @@ async fn a_node_whose_key_the_signer_does_not_expect_reads_that() {
     assert!(matches!(error, HsmError::Unavailable(_)), "{text}");
     let ours = stranger.node.fingerprint().to_string();
     assert!(text.contains("link-denied") && text.contains(&ours), "{text}");
+}
+
+/// As many as there is room for, and more: from another address, and from that of the right one.
+#[tokio::test]
+async fn silent_strangers_do_not_keep_the_right_one_out() {
+    let Pair { node, signer, _files } = pair();
+    for from in [Ipv4Addr::new(127, 0, 0, 2), Ipv4Addr::LOCALHOST] {
+        let (mut socket, address) = listen(&signer, node.fingerprint()).await;
+        let accepting = tokio::spawn(async move { socket.accept().await });
+        let mut strangers = Vec::new();
+        for _ in 0..100 {
+            let stranger = TcpSocket::new_v4().unwrap();
+            stranger.bind(SocketAddr::new(from.into(), 0)).unwrap();
+            strangers.push(stranger.connect(address.parse().unwrap()).await.unwrap());
+        }
+        let right = TlsDialer::new(&node, signer.fingerprint(), &address).unwrap();
+        let dialled = tokio::time::timeout(Duration::from_secs(5), right.dial()).await;
+        dialled.expect("it is kept out").unwrap();
+        accepting.await.unwrap().unwrap();
+    }
 }
 
 /// As OpenSSL writes it when told to speak nothing newer than TLS 1.2.

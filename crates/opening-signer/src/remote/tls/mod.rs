@@ -7,6 +7,7 @@
 //! Plain TCP is not offered, not even on the loopback device, where every user of the machine could
 //! connect: that is what [`unix`](super::unix) is for.
 
+mod crowd;
 mod dialled;
 mod identity;
 mod pin;
@@ -24,10 +25,10 @@ use rustls::version::TLS13;
 use rustls::{AlertDescription, CertificateError, ClientConfig, ServerConfig};
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_rustls::{TlsAcceptor, TlsConnector, server};
 
+use self::crowd::Crowd;
 pub use self::dialled::DialledStream;
 use self::dialled::is_about_key;
 pub use self::identity::{Fingerprint, Identity};
@@ -36,8 +37,6 @@ use super::{Connect, Stream};
 
 /// For the handshake.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Handshakes under way at once: strangers that say nothing do not keep the right one out.
-const MAX_HANDSHAKES: usize = 64;
 /// Stands in the handshake, where nobody reads it.
 const NAME: &str = "opening";
 
@@ -97,7 +96,7 @@ pub struct TlsSocket {
     listener: TcpListener,
     acceptor: TlsAcceptor,
     ours: Fingerprint,
-    handshakes: JoinSet<io::Result<server::TlsStream<TcpStream>>>,
+    handshakes: Crowd<server::TlsStream<TcpStream>>,
 }
 
 impl TlsSocket {
@@ -119,7 +118,7 @@ impl TlsSocket {
             io::Error::new(error.kind(), format!("cannot listen at {address}: {error}"))
         })?;
         let ours = identity.fingerprint();
-        Ok(Self { listener, acceptor, ours, handshakes: JoinSet::new() })
+        Ok(Self { listener, acceptor, ours, handshakes: Crowd::new() })
     }
 
     /// Where it listens.
@@ -127,20 +126,17 @@ impl TlsSocket {
         self.listener.local_addr()
     }
 
-    /// The next connection of the right one; others are closed, and logged.  May be dropped while
-    /// it is awaited.
+    /// The next connection of the right one; others are closed, and logged.  64 handshakes are under
+    /// way at once; beyond, the oldest of the address that has most is closed, so that strangers keep
+    /// nobody out.  May be dropped while it is awaited.
     pub async fn accept(&mut self) -> io::Result<server::TlsStream<TcpStream>> {
         loop {
             tokio::select! {
-                Some(done) = self.handshakes.join_next() => match done {
-                    Ok(Ok(stream)) => return Ok(stream),
-                    Ok(Err(error)) => log::warn!("closed a connection: {error}"),
-                    Err(error) => log::error!("a handshake panicked: {error}"),
-                },
-                accepted = self.listener.accept(), if self.handshakes.len() < MAX_HANDSHAKES => {
+                stream = self.handshakes.next() => return Ok(stream),
+                accepted = self.listener.accept() => {
                     let (stream, from) = accepted?;
                     let acceptor = self.acceptor.clone();
-                    self.handshakes.spawn(handshake(acceptor, stream, from, self.ours));
+                    self.handshakes.begin(from, handshake(acceptor, stream, from, self.ours));
                 }
             }
         }
