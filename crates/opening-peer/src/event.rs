@@ -95,6 +95,9 @@ pub enum Event {
 }
 
 /// An opened channel that ended before it was the node's.  `Display` is the operator's line.
+///
+/// Told once; and once more where the peer proves after that that our state is old: then nothing may
+/// be broadcast ([`Exit::AwaitPeer`]), whatever was to be done before.
 #[derive(Clone, Debug)]
 pub struct Ended {
     /// The channel.

@@ -18,7 +18,6 @@ use opening_core::secrets::generate_from_seed;
 use opening_peer::message::encode;
 use opening_peer::negotiation::ready::Exit;
 use opening_peer::openings::SignError;
-use opening_peer::testing::{EVERY, Fault, Faults, MockHsm};
 use opening_peer::{Event, Node, Session};
 use opening_signer::{ChannelSecrets, LocalHsm};
 
@@ -296,34 +295,6 @@ async fn what_is_outdated_stays_so_over_a_restart() {
     node.restart().await;
     let signed = node.openings.signed_commitment(&channel.id).await;
     assert!(matches!(signed, Err(SignError::Outdated)));
-}
-
-/// Whether we are behind is then unknown: nothing is broadcast, and nothing else is said.
-// req: B2-RE-R-12
-#[tokio::test(start_paused = true)]
-async fn a_signer_that_cannot_judge_the_peers_proof_decides_nothing() {
-    for fault in [Fault::FailBefore, Fault::StallBefore, Fault::Panic] {
-        let faults = Faults::none();
-        let signers = faults.clone();
-        let node = Lasting::with(move |node| {
-            node.hsm = Arc::new(MockHsm::new(Arc::new(known_secrets()), signers.clone()));
-        })
-        .await;
-        let (channel, mut peer, _session, said) = back(&node).await;
-        let _ = faults.clone().at("per_commitment_point", EVERY, fault);
-        let proof = ChannelReestablish {
-            next_remote_commitment_number: 1,
-            your_last_per_commitment_secret: our_secret(0),
-            ..peer.channel_reestablish(channel.id)
-        };
-        peer.send(&proof).await;
-        tokio::time::sleep(std::time::Duration::from_secs(120)).await;
-        peer.expect_silence().await;
-        assert_eq!(node.ends(), [""; 0], "{fault:?}");
-        // Without a secret there is nothing to ask the signer.
-        peer.send(&peer.channel_reestablish(channel.id)).await;
-        assert_eq!(peer.expect_channel_ready(channel.id).await, said);
-    }
 }
 
 // req: B2-RE-R-11

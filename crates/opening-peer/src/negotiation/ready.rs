@@ -320,9 +320,18 @@ impl WaitForReady {
         self.progress.local_shutdown.is_some() || self.remote_shuts_down
     }
 
-    /// The channel has failed.  The first reason counts.
-    pub fn fail(&mut self, failure: ChannelFailure) {
-        self.progress.failed.get_or_insert(failure);
+    /// The channel has failed.  The first reason counts, except that our state is old: this is so
+    /// whatever came before, and another exit would lose the whole channel (B2-RE-R-12).  `false`
+    /// if the reason does not count.
+    pub fn fail(&mut self, failure: ChannelFailure) -> bool {
+        let counts = match self.progress.failed.as_ref().map(|earlier| earlier.exit) {
+            None => true,
+            Some(earlier) => failure.exit == Exit::AwaitPeer && earlier != Exit::AwaitPeer,
+        };
+        if counts {
+            self.progress.failed = Some(failure);
+        }
+        counts
     }
 
     /// Every channel of the same transaction is saved.

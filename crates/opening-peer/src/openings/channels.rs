@@ -10,6 +10,7 @@ use lightning::ln::types::ChannelId;
 use opening_core::{Feature, NegotiatedFeatures, Role, ShortChannelId};
 use tokio::sync::oneshot;
 
+use super::claims::Claims;
 use super::evidence::ConfirmError;
 use super::{Openings, Under, lock};
 use crate::event::Event;
@@ -39,8 +40,8 @@ pub(super) struct Channel {
     pub(super) is_noting: bool,
     /// It is being removed: nothing happens to it any more.
     is_leaving: bool,
-    /// The signer has not been told in this process what the channel is made of.
-    pub(super) is_new_to_signer: bool,
+    /// What the peer says that we revoked.
+    pub(super) claims: Claims,
     /// Counted among those of its peer that have not confirmed.
     is_counted: bool,
     /// Our `channel_ready` has gone out, or may have before a restart.
@@ -141,7 +142,7 @@ impl Openings {
             writing: Arc::default(),
             is_noting: false,
             is_leaving: false,
-            is_new_to_signer: false,
+            claims: Claims::default(),
             is_counted,
             is_in_use: false,
             announced: None,
@@ -273,7 +274,7 @@ impl Openings {
         let is_due =
             |channel: &mut Channel| channel.wait.is_due().then(|| channel.wait.opened().clone());
         if let Some(opened) = self.with(&id, is_due).flatten() {
-            let signer = self.signer(&opened).await?;
+            let signer = self.signer_set_up(&opened).await?;
             let second_per_commitment_point = signer.per_commitment_point(1).await?;
             let has_alias = features.negotiated(Feature::ScidAlias);
             let alias = has_alias.then(|| self.alias()).transpose()?;

@@ -99,6 +99,11 @@ pub enum SignError {
     /// (B2-RE-R-12, B5-FAIL-B-04).
     #[error("our commitment is outdated")]
     Outdated,
+    /// The peer says that this node's state is old, and the signer has not given the point by
+    /// which that is judged: ask again.  A peer that says what is not so cannot hold our commitment
+    /// back for longer than the signer fails.
+    #[error("the peer says that our state is old, and this cannot be judged: {0}")]
+    Unjudged(#[source] Failure),
     /// That the channel has failed is not durable: after a restart it would live, with its
     /// commitment on its way into a block.
     #[error("our store failed")]
@@ -140,7 +145,8 @@ impl Openings {
         }
     }
 
-    /// An opened channel has failed; the first reason counts.  Its record stays: the peer hears of
+    /// An opened channel has failed; the first reason counts, unless a later one is that our state
+    /// is old: then the node hears that, too.  Its record stays: the peer hears of
     /// it whenever it connects, until the node has resolved what it claims and releases it.
     // Nobody waits for the store: what was lost in a crash, the peer or the chain says again.
     pub(crate) fn channel_failed(
@@ -149,13 +155,10 @@ impl Openings {
         end: End,
     ) -> Option<Arc<Opened>> {
         let failed = self.with(id, |channel| {
-            if channel.wait.progress().failed.is_some() {
-                return None;
-            }
             let opened = channel.wait.opened().clone();
             let exit = exit(&opened, &end);
-            channel.wait.fail(ChannelFailure { reason: end.told(), exit });
-            Some((opened, exit))
+            let is_news = channel.wait.fail(ChannelFailure { reason: end.told(), exit });
+            is_news.then_some((opened, exit))
         });
         let (opened, exit) = failed.flatten()?;
         self.note(*id);
@@ -277,27 +280,43 @@ impl Openings {
     }
 
     /// Our first commitment of a channel that has failed, with both signatures: to be broadcast
-    /// where [`Exit::Broadcast`] says so (B5-FAIL-B-05).
+    /// where [`Exit::Broadcast`] says so (B5-FAIL-B-05).  If the peer says that our state is old,
+    /// this is judged first.
     pub async fn signed_commitment(
         self: &Arc<Self>,
         channel_id: &ChannelId,
     ) -> Result<Transaction, SignError> {
-        let (opened, progress) = self.channel(channel_id).ok_or(SignError::UnknownChannel)?;
-        match progress.failed.ok_or(SignError::NotFailed)?.exit {
-            Exit::AwaitPeer => return Err(SignError::Outdated),
-            Exit::Broadcast | Exit::Watch | Exit::Nothing => {}
-        }
+        let opened = self.may_be_signed(channel_id).await?;
         self.write(*channel_id).await?;
         let signer = self.signer_set_up(&opened).await?;
         let request = CommitmentRequest::first(&opened.parameters, &opened.local_commitment);
         // Again: after a restart a signer may have forgotten that it did.
         signer.validate(&request, &opened.remote_signature).await?;
         let signature = signer.sign_holder(&request).await?;
+        // What the peer has said meanwhile counts, too.
+        self.may_be_signed(channel_id).await?;
         let (local, remote) = (&opened.parameters.local.keys, &opened.parameters.remote.keys);
         Ok(opened.local_commitment.signed(
             (&local.funding_pubkey, signature),
             (&remote.funding_pubkey, opened.remote_signature),
         ))
+    }
+
+    /// The channel, if it has failed and nothing speaks against our commitment.
+    async fn may_be_signed(self: &Arc<Self>, id: &ChannelId) -> Result<Arc<Opened>, SignError> {
+        loop {
+            let found = self.with(id, |channel| {
+                let exit = channel.wait.progress().failed.as_ref().map(|failure| failure.exit);
+                (channel.wait.opened().clone(), exit, channel.claims.is_unjudged())
+            });
+            let (opened, exit, is_claimed) = found.ok_or(SignError::UnknownChannel)?;
+            match exit.ok_or(SignError::NotFailed)? {
+                Exit::AwaitPeer => return Err(SignError::Outdated),
+                Exit::Broadcast | Exit::Watch | Exit::Nothing if is_claimed => {}
+                Exit::Broadcast | Exit::Watch | Exit::Nothing => return Ok(opened),
+            }
+            self.judge(id).await.map_err(SignError::Unjudged)?;
+        }
     }
 }
 
@@ -349,6 +368,7 @@ impl SignError {
             Self::UnknownChannel => "unknown-channel",
             Self::NotFailed => "channel-not-failed",
             Self::Outdated => "commitment-outdated",
+            Self::Unjudged(_) => "claim-unjudged",
             Self::Store(error) => error.code(),
             Self::Signer(failure) => failure.code(),
         }

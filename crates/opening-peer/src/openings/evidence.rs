@@ -44,6 +44,8 @@ enum Due {
     Remind { blocks: u32 },
     /// What our signer or store failed to do before is tried again.
     TryAgain,
+    /// The signer is asked again what to think of the peer's claim.
+    Judge,
 }
 
 impl Openings {
@@ -123,6 +125,7 @@ impl Openings {
             match due {
                 Due::Note => self.note(opened.channel_id),
                 Due::TryAgain => self.nudge(&opened),
+                Due::Judge => self.judge_soon(opened.channel_id),
                 Due::Remind { blocks } => {
                     self.tell(&peer, Event::StillUnconfirmed { opened, blocks });
                 }
@@ -176,6 +179,9 @@ impl Channel {
         }
         if self.wait.is_due() || self.kept.local != self.wait.progress().local {
             due.push(Due::TryAgain);
+        }
+        if self.claims.is_unjudged() {
+            due.push(Due::Judge);
         }
         due
     }

@@ -5,11 +5,13 @@
 //! * `peers`: who is connected; a new connection ends the old one's openings.
 //! * `keep`: a save, and what is done while nobody knows whether it was one.
 //! * `channels`: opened channels until the node takes them over.
+//! * `claims`: what peers say that we revoked, until it is judged.
 //! * `evidence`: what the chain says of them; `records`: what became of them, made durable.
 //! * `ends`: every way in which an opened channel ends before that.
 //! * `restore`: what the store kept, after a restart.
 
 mod channels;
+mod claims;
 mod ends;
 mod evidence;
 mod keep;

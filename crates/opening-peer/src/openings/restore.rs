@@ -98,17 +98,9 @@ impl Openings {
         Ok((openings, restored))
     }
 
-    /// The signer of an opened channel.  After a restart it is told first what the channel is made
-    /// of: what it remembers itself is nobody's promise.
-    pub(crate) async fn signer(&self, opened: &Opened) -> Result<Signer, Failure> {
-        let is_new = self.with(&opened.channel_id, |channel| channel.is_new_to_signer);
-        if is_new.unwrap_or(false) {
-            return self.signer_set_up(opened).await;
-        }
-        Signer::open(&*self.node.hsm, opened.reference, self.node.deadlines.signer).await
-    }
-
-    /// The same; it is told in any case: a signer elsewhere may have been restarted without us.
+    /// The signer of an opened channel.  It is told each time what the channel is made of: a signer
+    /// elsewhere may have been restarted without us, and forgotten it; or it has another secret by
+    /// now, which it notices by the keys, and its points would be another channel's.
     pub(crate) async fn signer_set_up(&self, opened: &Opened) -> Result<Signer, Failure> {
         let signer =
             Signer::open(&*self.node.hsm, opened.reference, self.node.deadlines.signer).await?;
@@ -119,7 +111,6 @@ impl Openings {
             remote_shutdown_script: opened.remote_shutdown_script.clone(),
         };
         signer.setup(&setup).await?;
-        self.with(&opened.channel_id, |channel| channel.is_new_to_signer = false);
         Ok(signer)
     }
 
@@ -140,7 +131,6 @@ impl Openings {
             return Restored::NeverBroadcast(opened);
         }
         self.take_in(opened.clone(), progress.clone());
-        self.with(&id, |channel| channel.is_new_to_signer = true);
         if !opened.batch.is_empty() && !progress.is_batch_saved {
             self.with(&id, |channel| channel.wait.batch_saved());
             if let Err(error) = self.write(id).await {

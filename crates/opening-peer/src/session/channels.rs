@@ -5,7 +5,6 @@
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
 
-use bitcoin::secp256k1::PublicKey;
 use futures::FutureExt;
 use lightning::ln::msgs::{ChannelReady, ChannelReestablish, ErrorMessage, Shutdown};
 use lightning::ln::types::ChannelId;
@@ -42,6 +41,12 @@ struct Link {
 }
 
 impl Link {
+    /// Nothing is said of the channel, and it does not become ready, until it is reestablished.
+    fn stand_still(&mut self) {
+        (self.is_live, self.is_said) = (false, false);
+        self.answer(Ok(()));
+    }
+
     /// Tells everyone who waits what came of the evidence.
     fn answer(&mut self, result: Result<(), ConfirmError>) {
         for done in self.waiting.drain(..) {
@@ -104,39 +109,25 @@ impl Task {
             self.links.early.insert(id, (message, bytes.to_vec()));
             return;
         }
+        // Also of one that has failed: that our state is old changes what is to be done about it.
+        let is_failed = self.openings.has_failed(&self.peer, &id);
+        if !is_owned && (self.links.contains(&id) || is_failed) && self.openings.claims(&message) {
+            if let Some(link) = self.links.by_id.get_mut(&id) {
+                link.stand_still();
+            }
+            return self.openings.judge_soon(id);
+        }
         if is_owned || !self.links.contains(&id) {
             return self.on_out_of_place("channel_reestablish", id, bytes);
         }
-        let Some(revoked) = reestablish::revoked_commitment(&message) else {
-            return self.on_reestablished(&message, Ok(None));
-        };
-        let Some((opened, _)) = self.openings.channel(&id) else { return };
-        let (openings, reports) = (self.openings.clone(), self.reports.clone());
-        tokio::spawn(async move {
-            let asking = async {
-                openings.signer(&opened).await?.per_commitment_point(revoked).await.map(Some)
-            };
-            let our_point = AssertUnwindSafe(asking).catch_unwind().await;
-            let our_point = our_point.unwrap_or(Err(Failure::Panicked));
-            let _ = reports.send(Report::Reestablished { message, our_point });
-        });
+        self.on_reestablished(&message);
     }
 
-    pub(super) fn on_reestablished(
-        &mut self,
-        message: &ChannelReestablish,
-        our_point: Result<Option<PublicKey>, Failure>,
-    ) {
+    /// What the peer says can be judged without our signer.
+    fn on_reestablished(&mut self, message: &ChannelReestablish) {
         let id = message.channel_id;
         let Some(link) = self.links.by_id.get_mut(&id) else { return };
-        let our_point = match our_point {
-            Ok(our_point) => our_point,
-            // Whether we are behind is unknown: nothing is said and nothing is broadcast.
-            Err(failure) => {
-                return log::error!("{}: {id}: channel_reestablish: {failure}", self.peer);
-            }
-        };
-        match reestablish::judge(message, our_point) {
+        match reestablish::judge(message, None) {
             Ok(()) => {
                 link.is_live = true;
                 // Again, if they were sent before (B2-RE-R-02, B2-RE-S-07).

@@ -4,9 +4,7 @@ use std::pin::pin;
 use std::sync::Arc;
 
 use bitcoin::secp256k1::PublicKey;
-use lightning::ln::msgs::{
-    AcceptChannel, ChannelReestablish, ErrorMessage, FundingSigned, WarningMessage,
-};
+use lightning::ln::msgs::{AcceptChannel, ErrorMessage, FundingSigned, WarningMessage};
 use lightning::ln::types::ChannelId;
 use lightning::ln::wire;
 use opening_core::{NegotiatedFeatures, Role};
@@ -44,8 +42,6 @@ pub(crate) enum Report {
     },
     /// `channel_ready` of an opened channel is made and durable, or could not be.
     Prepared { channel_id: ChannelId, prepared: Result<(), Failure> },
-    /// What the peer says of a channel that goes on can be judged: this is our point for it.
-    Reestablished { message: ChannelReestablish, our_point: Result<Option<PublicKey>, Failure> },
 }
 
 /// What a funder tells its session.
@@ -70,8 +66,6 @@ pub(super) enum Flow {
 }
 
 /// What a session waits for.
-// It lives for one turn.
-#[expect(clippy::large_enum_variant)]
 enum Happening {
     Report(Report),
     Deadline,
@@ -235,9 +229,6 @@ impl Task {
             }
             Report::Answered { key, answer } => self.on_answered(key, answer),
             Report::Prepared { channel_id, prepared } => self.on_prepared(channel_id, prepared),
-            Report::Reestablished { message, our_point } => {
-                self.on_reestablished(&message, our_point);
-            }
         }
         Flow::Continue
     }
