@@ -64,11 +64,13 @@ impl ChannelStore for MemoryStore {
     }
 
     async fn load_all(&self) -> Result<Vec<Entry>, StoreError> {
-        let entry = |(id, stored): (&ChannelId, &Box<Stored>)| Entry {
+        let entry = |id: &ChannelId, stored: &Stored| Entry {
             key: id.to_string(),
-            stored: Ok((**stored).clone()),
+            stored: Ok(stored.clone()),
         };
-        Ok(self.contents(|contents| contents.channels.iter().map(entry).collect()))
+        Ok(self.contents(|contents| {
+            contents.channels.iter().map(|(id, stored)| entry(id, stored)).collect()
+        }))
     }
 
     async fn reserve_dbids(&self, count: u64) -> Result<Range<u64>, StoreError> {
