@@ -15,14 +15,14 @@ const TYPES: [ChannelType; 2] = [ChannelType::ANCHORS, ChannelType::STATIC_REMOT
 
 /// What opens.
 enum Opener {
-    Ours(Signer, Pair),
+    Ours(Signer, Box<Pair>),
     Ldk(Box<LdkPair>),
 }
 
 impl Opener {
     fn all() -> [Self; 3] {
         let [blind, validating] =
-            Signer::ALL.map(|signer| Self::Ours(signer, Pair::connect(signer)));
+            Signer::ALL.map(|signer| Self::Ours(signer, Box::new(Pair::connect(signer))));
         [blind, validating, Self::Ldk(Box::new(LdkPair::connect()))]
     }
 
