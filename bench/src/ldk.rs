@@ -8,18 +8,15 @@ use bitcoin::secp256k1::PublicKey;
 use bitcoin::{Amount, Network, Transaction};
 use lightning::chain::BestBlock;
 use lightning::chain::chaininterface::BroadcasterInterface;
-use lightning::chain::chainmonitor::ChainMonitor;
 use lightning::events::{Event, EventsProvider};
-use lightning::ln::channelmanager::{ChainParameters, ChannelManager};
 use lightning::ln::msgs::{
     AcceptChannel, BaseMessageHandler, ChannelMessageHandler, FundingCreated, FundingSigned, Init,
     MessageSendEvent, OpenChannel,
 };
-use lightning::sign::{InMemorySigner, KeysManager, NodeSigner};
 use lightning::util::config::UserConfig;
 use lightning::util::ser::{LengthReadable, Writeable};
 use opening_core::{ChannelType, FundingOutput};
-use opening_examples::ldk_node::parts::{FixedFee, InMemory, Keys, NoFilter, NoRouter, ToLog};
+use opening_examples::ldk_node::parts::{self, InMemory, assemble};
 
 use crate::cpu;
 use crate::far::peer;
@@ -33,32 +30,12 @@ impl BroadcasterInterface for NoBroadcaster {
     fn broadcast_transactions(&self, _transactions: &[&Transaction]) {}
 }
 
-type Monitor = ChainMonitor<
-    InMemorySigner,
-    Arc<NoFilter>,
-    Arc<NoBroadcaster>,
-    Arc<FixedFee>,
-    Arc<ToLog>,
-    Arc<InMemory>,
-    Keys,
->;
-
-type Manager = ChannelManager<
-    Arc<Monitor>,
-    Arc<NoBroadcaster>,
-    Keys,
-    Keys,
-    Keys,
-    Arc<FixedFee>,
-    Arc<NoRouter>,
-    Arc<NoRouter>,
-    Arc<ToLog>,
->;
+type Manager = parts::Manager<Arc<NoBroadcaster>>;
 
 /// Two connected managers.
 pub struct LdkPair {
-    funder: Manager,
-    fundee: Manager,
+    funder: Arc<Manager>,
+    fundee: Arc<Manager>,
     count: u64,
 }
 
@@ -145,38 +122,10 @@ impl Turn<'_> {
     }
 }
 
-fn manager(byte: u8) -> Manager {
-    let (logger, fees) = (Arc::new(ToLog), Arc::new(FixedFee(FEERATE)));
-    let keys = Arc::new(KeysManager::new(&[byte; 32], 1, 1, true));
-    let broadcaster = Arc::new(NoBroadcaster);
-    let monitor = Arc::new(ChainMonitor::new(
-        None,
-        broadcaster.clone(),
-        logger.clone(),
-        fees.clone(),
-        Arc::new(InMemory),
-        keys.clone(),
-        keys.get_peer_storage_key(),
-    ));
-    // By hand, because LDK takes no anchors channel without being asked.
-    let mut config = UserConfig { manually_accept_inbound_channels: true, ..Default::default() };
-    config.channel_handshake_config.negotiate_anchors_zero_fee_htlc_tx = true;
-    let network = Network::Regtest;
-    let chain = ChainParameters { network, best_block: BestBlock::from_network(network) };
-    ChannelManager::new(
-        fees,
-        monitor,
-        broadcaster,
-        Arc::new(NoRouter),
-        Arc::new(NoRouter),
-        logger,
-        keys.clone(),
-        keys.clone(),
-        keys,
-        config,
-        chain,
-        0,
-    )
+fn manager(byte: u8) -> Arc<Manager> {
+    let kept = (Arc::new(NoBroadcaster), Arc::new(InMemory));
+    let best_block = BestBlock::from_network(Network::Regtest);
+    assemble([byte; 32], FEERATE, kept, best_block, 0).manager
 }
 
 /// `manager` has exchanged `init` with a peer that has `like`'s features.

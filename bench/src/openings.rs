@@ -135,7 +135,21 @@ fn table(floor: &Rounds, kinds: &[[Kind; 2]]) -> Table {
             "to the floor",
         ],
         rows,
-        notes: Vec::new(),
+        notes: vec![
+            "Of one thread that does both sides' work: messages encoded and decoded, rules, drivers, \
+             signer and a store in memory, from the ask to the funder's permit and the fundee's \
+             saved channel.  Medians of rounds that took turns, and what a tenth of them was faster \
+             and slower than.  A million satoshis, a fifth of them pushed, so that both sides have \
+             an output in both commitments, as the floor counts it.  `to the floor` is the median of \
+             each round's ratio."
+                .into(),
+            "LDK is its `ChannelManager` with its `KeysManager`, the messages encoded and decoded \
+             between, a `ChainMonitor` that keeps its monitors in memory.  It does more: monitors, \
+             keys for HTLCs, a channel that goes on to payments.  It does less: no transport, no \
+             tasks, and nothing is written, where a node of LDK's would write its manager and its \
+             monitors.  Each channel is closed again outside of what is timed."
+                .into(),
+        ],
     }
 }
 
@@ -170,7 +184,11 @@ fn primitives(curve: &Curve) -> Table {
         columns: vec!["operation", "per side", "each, us", "per side, us"],
         rows: PER_SIDE.iter().map(row).collect(),
         notes: vec![
-            "What one side needs up to `funding_signed` when its signer keeps its secrets.".into(),
+            "What one side needs up to `funding_signed` when its signer keeps its secrets: five \
+             basepoints and the first point made, as many of the peer's parsed; for the `to_local` \
+             of each commitment a revocation key (two products and a sum) and a delayed key; one \
+             signature, low-R, one verified."
+                .into(),
         ],
     }
 }

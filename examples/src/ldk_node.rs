@@ -7,24 +7,23 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use bitcoin::FeeRate;
 use bitcoin::secp256k1::PublicKey;
-use bitcoin::{FeeRate, Network};
-use lightning::chain::chainmonitor::ChainMonitor;
 use lightning::chain::{BestBlock, Listen};
 use lightning::events::{ClosureReason, Event, EventsProvider};
 use lightning::ln::channel_state::ChannelDetails;
-use lightning::ln::channelmanager::{ChainParameters, ChannelManager};
 use lightning::ln::msgs::ChannelMessageHandler;
 use lightning::ln::peer_handler::{IgnoringMessageHandler, PeerManager};
 use lightning::ln::types::ChannelId;
-use lightning::sign::{KeysManager, NodeSigner};
 use lightning::util::config::UserConfig;
 use lightning_net_tokio::SocketDescriptor;
 use opening_core::FundingOutput;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
-use self::parts::{Broadcaster, FixedFee, InMemory, Keys, Monitor, NoRouter, ToLog};
+use self::parts::{
+    Assembled, Broadcaster, InMemory, Keys, Monitor, ToLog, assemble as assemble_parts,
+};
 use crate::chain::RegtestChain;
 use crate::wallet::Wallet;
 
@@ -233,44 +232,19 @@ fn assemble<H: ChannelMessageHandler>(
     handler: impl FnOnce(Arc<Manager>) -> Arc<H>,
 ) -> Shared<H> {
     let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    let (logger, fees) = (Arc::new(ToLog), Arc::new(FixedFee(FEERATE)));
-    let keys = Arc::new(KeysManager::new(&seed, 1, 1, true));
-    let broadcaster = Arc::new(Broadcaster(chain.clone()));
-    let monitor = Arc::new(ChainMonitor::new(
-        None,
-        broadcaster.clone(),
-        logger.clone(),
-        fees.clone(),
-        Arc::new(InMemory),
-        keys.clone(),
-        keys.get_peer_storage_key(),
-    ));
-    // By hand, because LDK takes no anchors channel without being asked.
-    let mut config = UserConfig { manually_accept_inbound_channels: true, ..Default::default() };
-    config.channel_handshake_config.negotiate_anchors_zero_fee_htlc_tx = true;
+    let now = u32::try_from(since_epoch.as_secs()).unwrap_or(u32::MAX);
     let height = chain.height();
     let tip = chain.block(height).expect("the tip is there").block_hash();
-    let manager = Arc::new(ChannelManager::new(
-        fees,
-        monitor.clone(),
-        broadcaster,
-        Arc::new(NoRouter),
-        Arc::new(NoRouter),
-        logger.clone(),
-        keys.clone(),
-        keys.clone(),
-        keys.clone(),
-        config.clone(),
-        ChainParameters { network: Network::Regtest, best_block: BestBlock::new(tip, height) },
-        u32::try_from(since_epoch.as_secs()).unwrap_or(u32::MAX),
-    ));
+    let kept = (Arc::new(Broadcaster(chain.clone())), Arc::new(InMemory));
+    let Assembled { manager, monitor, keys, config } =
+        assemble_parts(seed, FEERATE, kept, BestBlock::new(tip, height), now);
     let handler = handler(manager.clone());
     let peers = Arc::new(PeerManager::new_channel_only(
         handler.clone(),
         IgnoringMessageHandler {},
-        u32::try_from(since_epoch.as_secs()).unwrap_or(u32::MAX),
+        now,
         &seed,
-        logger,
+        Arc::new(ToLog),
         keys,
         monitor.clone(),
     ));

@@ -4,20 +4,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use bitcoin::blockdata::constants::genesis_block;
 use bitcoin::secp256k1::PublicKey;
 use bitcoin::{Amount, Network, Transaction};
 use lightning::chain::BestBlock;
-use lightning::chain::chaininterface::{BroadcasterInterface, ConfirmationTarget, FeeEstimator};
-use lightning::chain::chainmonitor::{ChainMonitor, Persist};
+use lightning::chain::chaininterface::BroadcasterInterface;
+use lightning::chain::chainmonitor::Persist;
 use lightning::events::{Event, EventsProvider};
-use lightning::ln::channelmanager::{ChainParameters, ChannelManager};
 use lightning::ln::peer_handler::{IgnoringMessageHandler, PeerManager};
-use lightning::sign::{InMemorySigner, KeysManager, NodeSigner};
-use lightning::util::config::UserConfig;
+use lightning::sign::InMemorySigner;
 use lightning_net_tokio::SocketDescriptor;
 use opening_core::FundingOutput;
-use opening_examples::ldk_node::parts::{InMemory, Keys, NoFilter, NoRouter, ToLog};
+use opening_examples::ldk_node::parts::{self, Assembled, InMemory, Keys, ToLog, assemble};
 use tempfile::TempDir;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Handle;
@@ -29,35 +26,16 @@ use super::Kept;
 use super::sample::{Meter, Sample};
 use super::writes::{Timed, Writes};
 use crate::node::funding;
+use crate::pair::{FEERATE, FUNDING, PUSH};
 
-/// sat per 1000 weight units, whatever it is for.
-const FEERATE: u32 = 1250;
 /// Between two looks at what is not timed.
 const LOOK_AGAIN: Duration = Duration::from_micros(500);
 /// Seconds since 1970; nothing here depends on it.
 const NOW: u32 = 1_750_000_000;
 
 type Persister = Arc<dyn Persist<InMemorySigner> + Send + Sync>;
-type Monitor = ChainMonitor<
-    InMemorySigner,
-    Arc<NoFilter>,
-    Arc<Broadcasts>,
-    Arc<FixedFee>,
-    Arc<ToLog>,
-    Persister,
-    Keys,
->;
-type Manager = ChannelManager<
-    Arc<Monitor>,
-    Arc<Broadcasts>,
-    Keys,
-    Keys,
-    Keys,
-    Arc<FixedFee>,
-    Arc<NoRouter>,
-    Arc<NoRouter>,
-    Arc<ToLog>,
->;
+type Monitor = parts::Monitor<Arc<Broadcasts>, Persister>;
+type Manager = parts::Manager<Arc<Broadcasts>, Persister>;
 type Peers = PeerManager<
     SocketDescriptor,
     Arc<Manager>,
@@ -68,14 +46,6 @@ type Peers = PeerManager<
     Keys,
     Arc<Monitor>,
 >;
-
-struct FixedFee;
-
-impl FeeEstimator for FixedFee {
-    fn get_est_sat_per_1000_weight(&self, _target: ConfirmationTarget) -> u32 {
-        FEERATE
-    }
-}
 
 /// Counts what LDK broadcasts: the funding transaction, as soon as the funder may.
 struct Broadcasts(watch::Sender<u64>);
@@ -156,7 +126,14 @@ impl Ldk {
         let mut broadcasts = funder.broadcasts.clone();
         broadcasts.mark_unchanged();
         let meter = Meter::start(writes);
-        let asked = funder.manager.create_channel(fundee.id(), 1_000_000, 0, 0, None, None);
+        let asked = funder.manager.create_channel(
+            fundee.id(),
+            FUNDING.to_sat(),
+            PUSH.to_msat(),
+            0,
+            None,
+            None,
+        );
         asked.expect("an ask within the limits");
         funder.peers.process_events();
         broadcasts.changed().await.expect("the funder's node is there");
@@ -184,43 +161,16 @@ impl Ldk {
 impl Side {
     fn new(seed: [u8; 32], persister: Persister) -> Self {
         let (count, broadcasts) = watch::channel(0);
-        let (broadcaster, fees) = (Arc::new(Broadcasts(count)), Arc::new(FixedFee));
-        let (logger, router) = (Arc::new(ToLog), Arc::new(NoRouter));
-        let keys = Arc::new(KeysManager::new(&seed, 1, 1, true));
-        let monitor = Arc::new(ChainMonitor::new(
-            None,
-            broadcaster.clone(),
-            logger.clone(),
-            fees.clone(),
-            persister,
-            keys.clone(),
-            keys.get_peer_storage_key(),
-        ));
-        // By hand, because LDK takes no anchors channel without being asked.
-        let mut config =
-            UserConfig { manually_accept_inbound_channels: true, ..Default::default() };
-        config.channel_handshake_config.negotiate_anchors_zero_fee_htlc_tx = true;
-        let best_block = BestBlock::new(genesis_block(Network::Regtest).block_hash(), 0);
-        let manager = Arc::new(ChannelManager::new(
-            fees,
-            monitor.clone(),
-            broadcaster,
-            router.clone(),
-            router,
-            logger.clone(),
-            keys.clone(),
-            keys.clone(),
-            keys.clone(),
-            config,
-            ChainParameters { network: Network::Regtest, best_block },
-            NOW,
-        ));
+        let kept = (Arc::new(Broadcasts(count)), persister);
+        let best_block = BestBlock::from_network(Network::Regtest);
+        let Assembled { manager, monitor, keys, .. } =
+            assemble(seed, FEERATE, kept, best_block, NOW);
         let peers = Arc::new(PeerManager::new_channel_only(
             manager.clone(),
             IgnoringMessageHandler {},
             NOW,
             &seed,
-            logger,
+            Arc::new(ToLog),
             keys,
             monitor.clone(),
         ));

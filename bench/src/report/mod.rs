@@ -68,6 +68,15 @@ impl fmt::Display for Goal {
     }
 }
 
+/// What one might look for in the figures, and not find.
+const NOT_MEASURED: [&str; 5] = [
+    "`openingd`, which is a process for each opening within lightningd",
+    "a network, another machine's disk, more than two threads",
+    "what comes after `funding_signed`: `channel_ready`, and any payment",
+    "LDK's writes of its `ChannelManager`, and its memory",
+    "signers of others behind their wires; TLS",
+];
+
 /// All of a run.
 pub struct Report {
     /// When and on what.
@@ -88,8 +97,18 @@ impl Report {
             "made": self.made.to_json(),
             "quick": self.effort == Effort::Quick,
             "ratios": Value::Object(ratios.collect()),
+            "not_measured": NOT_MEASURED,
             "tables": self.tables.iter().map(Table::to_json).collect::<Vec<_>>(),
         })
+    }
+
+    /// What the README says of it: when and on what, the ratios, and this table without its notes.
+    pub fn quote(&self, id: &str) -> String {
+        let tables = self.tables.iter().filter(|table| table.id == id);
+        let tables: String = tables.map(|table| format!("\n{}", table.cells())).collect();
+        let (made, ratios) = (&self.made, self.summary());
+        let not = NOT_MEASURED.join("; ");
+        format!("Measured {made}\n\n{}{tables}\nNot measured: {not}.\n", ratios.cells())
     }
 
     fn summary(&self) -> Table {
@@ -121,6 +140,7 @@ impl fmt::Display for Report {
         for table in std::iter::once(&self.summary()).chain(&self.tables) {
             write!(f, "\n{table}")?;
         }
-        Ok(())
+        writeln!(f, "\n## What was not measured\n")?;
+        NOT_MEASURED.iter().try_for_each(|it| writeln!(f, "* {it}"))
     }
 }

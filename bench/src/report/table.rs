@@ -95,21 +95,38 @@ impl Table {
     }
 }
 
+/// A table without its title and its notes.
+pub struct Cells<'a>(&'a Table);
+
+impl Table {
+    /// The rows alone.
+    pub fn cells(&self) -> Cells<'_> {
+        Cells(self)
+    }
+}
+
 impl fmt::Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "## {}\n\n{}", self.title, self.cells())?;
+        self.notes.iter().try_for_each(|note| writeln!(f, "\n{note}"))
+    }
+}
+
+impl fmt::Display for Cells<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Table { columns, rows, .. } = self.0;
         let shown: Vec<Vec<String>> =
-            self.rows.iter().map(|row| row.iter().map(Cell::to_string).collect()).collect();
+            rows.iter().map(|row| row.iter().map(Cell::to_string).collect()).collect();
         let width = |column: usize| {
             let cells = shown.iter().filter_map(|row| row.get(column));
             let longest = cells.map(|cell| cell.chars().count()).max().unwrap_or(0);
-            longest.max(self.columns[column].chars().count()).max(3)
+            longest.max(columns[column].chars().count()).max(3)
         };
-        let widths: Vec<usize> = (0..self.columns.len()).map(width).collect();
+        let widths: Vec<usize> = (0..columns.len()).map(width).collect();
         // A column of figures is aligned at its end.
         let is_of_figures = |column: usize| {
-            self.rows.iter().any(|row| matches!(row.get(column), Some(Cell::Figure { .. })))
+            rows.iter().any(|row| matches!(row.get(column), Some(Cell::Figure { .. })))
         };
-        writeln!(f, "## {}\n", self.title)?;
         let line = |f: &mut fmt::Formatter<'_>, cells: &mut dyn Iterator<Item = &str>| {
             for (column, (cell, &width)) in cells.zip(&widths).enumerate() {
                 if is_of_figures(column) {
@@ -120,7 +137,7 @@ impl fmt::Display for Table {
             }
             writeln!(f, "|")
         };
-        line(f, &mut self.columns.iter().copied())?;
+        line(f, &mut columns.iter().copied())?;
         for (column, &width) in widths.iter().enumerate() {
             let dashes = "-".repeat(width);
             let end = if is_of_figures(column) { ":" } else { "-" };
@@ -129,9 +146,6 @@ impl fmt::Display for Table {
         writeln!(f, "|")?;
         for row in &shown {
             line(f, &mut row.iter().map(String::as_str))?;
-        }
-        for note in &self.notes {
-            writeln!(f, "\n{note}")?;
         }
         Ok(())
     }

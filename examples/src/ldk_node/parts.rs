@@ -1,20 +1,22 @@
 //! What an LDK node is made of, each part as small as opening channels allows.
 
+use std::ops::Deref;
 use std::sync::Arc;
 
-use bitcoin::Transaction;
 use bitcoin::secp256k1::{PublicKey, Secp256k1, Signing, Verification};
+use bitcoin::{Network, Transaction};
 use lightning::blinded_path::message::{BlindedMessagePath, MessageContext, MessageForwardNode};
 use lightning::blinded_path::payment::{BlindedPaymentPath, ReceiveTlvs};
 use lightning::chain::chaininterface::{BroadcasterInterface, ConfirmationTarget, FeeEstimator};
 use lightning::chain::chainmonitor::{ChainMonitor, Persist};
 use lightning::chain::channelmonitor::{ChannelMonitor, ChannelMonitorUpdate};
-use lightning::chain::{ChannelMonitorUpdateStatus, Filter};
+use lightning::chain::{BestBlock, ChannelMonitorUpdateStatus, Filter};
 use lightning::ln::channel_state::ChannelDetails;
-use lightning::ln::channelmanager::ChannelManager;
+use lightning::ln::channelmanager::{ChainParameters, ChannelManager};
 use lightning::onion_message::messenger::{Destination, MessageRouter, OnionMessagePath};
 use lightning::routing::router::{InFlightHtlcs, Route, RouteParameters, Router};
-use lightning::sign::{InMemorySigner, KeysManager, ReceiveAuthKey};
+use lightning::sign::{InMemorySigner, KeysManager, NodeSigner, ReceiveAuthKey};
+use lightning::util::config::UserConfig;
 use lightning::util::logger::{Logger, Record};
 use lightning::util::persist::MonitorName;
 
@@ -23,19 +25,12 @@ use crate::chain::RegtestChain;
 /// Its keys.
 pub type Keys = Arc<KeysManager>;
 /// Watches its channels.
-pub type Monitor = ChainMonitor<
-    InMemorySigner,
-    Arc<NoFilter>,
-    Arc<Broadcaster>,
-    Arc<FixedFee>,
-    Arc<ToLog>,
-    Arc<InMemory>,
-    Keys,
->;
+pub type Monitor<B = Arc<Broadcaster>, P = Arc<InMemory>> =
+    ChainMonitor<InMemorySigner, Arc<NoFilter>, B, Arc<FixedFee>, Arc<ToLog>, P, Keys>;
 /// LDK's own handler of channel messages.
-pub type Manager = ChannelManager<
-    Arc<Monitor>,
-    Arc<Broadcaster>,
+pub type Manager<B = Arc<Broadcaster>, P = Arc<InMemory>> = ChannelManager<
+    Arc<Monitor<B, P>>,
+    B,
     Keys,
     Keys,
     Keys,
@@ -44,8 +39,68 @@ pub type Manager = ChannelManager<
     Arc<NoRouter>,
     Arc<ToLog>,
 >;
+
+/// A node before anything drives it.
+pub struct Assembled<B, P>
+where
+    B: Deref<Target: BroadcasterInterface>,
+    P: Deref<Target: Persist<InMemorySigner>>,
+{
+    /// Handles messages.
+    pub manager: Arc<Manager<B, P>>,
+    /// Watches channels.
+    pub monitor: Arc<Monitor<B, P>>,
+    /// Signs.
+    pub keys: Keys,
+    /// What it asks for and accepts, unless told otherwise.
+    pub config: UserConfig,
+}
+
+/// Puts a node on regtest together, at this block and this time in seconds since 1970.
+pub fn assemble<B, P>(
+    seed: [u8; 32],
+    feerate: u32,
+    (broadcaster, persister): (B, P),
+    best_block: BestBlock,
+    now: u32,
+) -> Assembled<B, P>
+where
+    B: Deref<Target: BroadcasterInterface> + Clone,
+    P: Deref<Target: Persist<InMemorySigner>>,
+{
+    let (logger, fees) = (Arc::new(ToLog), Arc::new(FixedFee(feerate)));
+    let keys = Arc::new(KeysManager::new(&seed, 1, 1, true));
+    let monitor = Arc::new(ChainMonitor::new(
+        None,
+        broadcaster.clone(),
+        logger.clone(),
+        fees.clone(),
+        persister,
+        keys.clone(),
+        keys.get_peer_storage_key(),
+    ));
+    // By hand, because LDK takes no anchors channel without being asked.
+    let mut config = UserConfig { manually_accept_inbound_channels: true, ..Default::default() };
+    config.channel_handshake_config.negotiate_anchors_zero_fee_htlc_tx = true;
+    let manager = Arc::new(ChannelManager::new(
+        fees,
+        monitor.clone(),
+        broadcaster,
+        Arc::new(NoRouter),
+        Arc::new(NoRouter),
+        logger,
+        keys.clone(),
+        keys.clone(),
+        keys.clone(),
+        config.clone(),
+        ChainParameters { network: Network::Regtest, best_block },
+        now,
+    ));
+    Assembled { manager, monitor, keys, config }
+}
+
 /// One feerate, sat per 1000 weight units, whatever it is for.
-pub struct FixedFee(pub u32);
+pub struct FixedFee(u32);
 
 impl FeeEstimator for FixedFee {
     fn get_est_sat_per_1000_weight(&self, _target: ConfirmationTarget) -> u32 {
