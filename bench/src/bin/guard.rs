@@ -19,6 +19,7 @@ fn heap() -> Heap {
     let stats = ALLOCATOR.stats();
     Heap {
         allocations: stats.allocations + stats.reallocations,
+        given: stats.bytes_allocated,
         in_use: stats.bytes_allocated - stats.bytes_deallocated,
     }
 }

@@ -1,12 +1,11 @@
 //! Counting allocations, bytes and instructions.
 
-use std::env;
-use std::fmt;
 use std::process::Command;
+use std::{env, fmt, io};
 
 use opening_core::ChannelType;
 
-use super::Heap;
+use super::{Error, Heap};
 use crate::node::Signer;
 use crate::pair::Pair;
 use crate::pending;
@@ -60,26 +59,28 @@ impl fmt::Display for Figure {
 }
 
 /// All figures, always in the same order.
-pub(super) fn count_all(heap: fn() -> Heap) -> Vec<Figure> {
-    let allocations = Signer::ALL.map(|signer| Figure {
-        name: format!("allocations_per_open_{}", signer.name()),
-        kind: Kind::Allocations,
-        value: Ok(allocations(signer, heap)),
-    });
-    let bytes = SHAPES.map(|[peers, opens]| Figure {
-        name: format!("bytes_per_pending_open_{opens}_of_a_peer"),
-        kind: Kind::Bytes,
-        value: Ok(pending::bytes_each(peers, opens, heap)),
-    });
-    let instructions = Signer::ALL.map(|signer| Figure {
-        name: format!("instructions_per_open_{}", signer.name()),
-        kind: Kind::Instructions,
-        value: instructions(signer),
-    });
-    allocations.into_iter().chain(bytes).chain(instructions).collect()
+pub(super) fn count_all(heap: fn() -> Heap) -> Result<Vec<Figure>, Error> {
+    let mut figures = Vec::new();
+    let mut add = |name: String, kind, value| figures.push(Figure { name, kind, value });
+    for signer in Signer::ALL {
+        let [allocations, bytes] = allocated(signer, heap);
+        let name = signer.name();
+        add(format!("allocations_per_open_{name}"), Kind::Allocations, Ok(allocations));
+        add(format!("bytes_per_open_{name}"), Kind::Bytes, Ok(bytes));
+    }
+    for [peers, opens] in SHAPES {
+        let bytes = pending::bytes_each(peers, opens, heap);
+        add(format!("bytes_per_pending_open_{opens}_of_a_peer"), Kind::Bytes, Ok(bytes));
+    }
+    for signer in Signer::ALL {
+        let name = format!("instructions_per_open_{}", signer.name());
+        add(name, Kind::Instructions, instructions(signer)?);
+    }
+    Ok(figures)
 }
 
-fn allocations(signer: Signer, heap: fn() -> Heap) -> f64 {
+/// Calls for memory, and bytes given, both sides together.
+fn allocated(signer: Signer, heap: fn() -> Heap) -> [f64; 2] {
     let mut pair = Pair::connect(signer);
     let mut open = |count| {
         for _ in 0..count {
@@ -87,28 +88,37 @@ fn allocations(signer: Signer, heap: fn() -> Heap) -> f64 {
         }
     };
     open(WARM_UP);
-    let before = heap().allocations;
+    let before = heap();
     open(OPENS);
-    (heap().allocations - before) as f64 / f64::from(OPENS)
+    let after = heap();
+    [after.allocations - before.allocations, after.given - before.given]
+        .map(|difference| difference as f64 / f64::from(OPENS))
 }
 
-/// Of both sides together, by callgrind.
-fn instructions(signer: Signer) -> Result<f64, &'static str> {
+/// Of both sides together, by callgrind; why not, where there is none.
+fn instructions(signer: Signer) -> Result<Result<f64, &'static str>, Error> {
     let [few, many] = [FEW, MANY].map(|count| instructions_of(signer, count));
-    Ok((many? - few?) / f64::from(MANY - FEW))
+    let (Some(few), Some(many)) = (few?, many?) else {
+        return Ok(Err("there is no valgrind"));
+    };
+    Ok(Ok((many - few) / f64::from(MANY - FEW)))
 }
 
-fn instructions_of(signer: Signer, count: u32) -> Result<f64, &'static str> {
+fn instructions_of(signer: Signer, count: u32) -> Result<Option<f64>, Error> {
     let program = env::current_exe().expect("a program has a name");
     let output = Command::new("valgrind")
         .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
         .arg(program)
         .args(["opens", signer.name(), &count.to_string()])
-        .output()
-        .map_err(|_| "there is no valgrind")?;
+        .output();
+    let output = match output {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(Error::Valgrind(error.to_string())),
+        Ok(output) => output,
+    };
     let said = String::from_utf8_lossy(&output.stderr);
     let collected = said.lines().find_map(|line| line.split_once("Collected : "));
     let collected = collected.filter(|_| output.status.success());
     let count = collected.and_then(|(_, count)| count.trim().parse().ok());
-    count.ok_or("valgrind does not run it")
+    count.map(Some).ok_or_else(|| Error::Valgrind(format!("{}\n{said}", output.status)))
 }

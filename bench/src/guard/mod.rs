@@ -19,6 +19,8 @@ use crate::pair::Pair;
 pub struct Heap {
     /// Calls that gave memory, growing ones included.
     pub allocations: usize,
+    /// Bytes given.
+    pub given: usize,
     /// Bytes given and not taken back.
     pub in_use: usize,
 }
@@ -32,6 +34,8 @@ pub enum Error {
     Unknown(String),
     /// So many figures are worse than recorded.
     Worse(usize),
+    /// Valgrind is there, and did not count.
+    Valgrind(String),
 }
 
 impl fmt::Display for Error {
@@ -43,6 +47,7 @@ impl fmt::Display for Error {
                 "{name} is recorded or measured, and not both; `cargo xtask guard --record` \
                  writes down what there is"
             ),
+            Self::Valgrind(why) => write!(f, "valgrind counted no instructions: {why}"),
             Self::Worse(count) => write!(
                 f,
                 "{count} of the figures above became worse; if that is meant, \
@@ -62,7 +67,7 @@ pub fn open(signer: Signer, count: u32) {
 
 /// Measures, and writes it down.
 pub fn record(heap: fn() -> Heap) -> Result<(), Error> {
-    let recorded = Recorded::now(count_all(heap));
+    let recorded = Recorded::now(count_all(heap)?);
     recorded.write().map_err(Error::Record)?;
     println!("written to {}", recorded::FILE);
     Ok(())
@@ -71,15 +76,16 @@ pub fn record(heap: fn() -> Heap) -> Result<(), Error> {
 /// Measures, and fails if something is worse than recorded by more than its margin.
 pub fn check(heap: fn() -> Heap) -> Result<(), Error> {
     let recorded = Recorded::read().map_err(Error::Record)?;
-    let measured = count_all(heap);
+    let measured = count_all(heap)?;
     let mut worse = 0;
-    if let Some(name) = recorded.unmatched(&measured).into_iter().next() {
-        return Err(Error::Unknown(name));
-    }
     for figure in &measured {
         let verdict = recorded.judge(figure);
         println!("{figure}: {verdict}");
         worse += usize::from(verdict.is_worse());
     }
-    if worse == 0 { Ok(()) } else { Err(Error::Worse(worse)) }
+    match recorded.unmatched(&measured).into_iter().next() {
+        Some(name) => Err(Error::Unknown(name)),
+        None if worse > 0 => Err(Error::Worse(worse)),
+        None => Ok(()),
+    }
 }

@@ -27,7 +27,7 @@ pub(super) enum Verdict {
     Skipped,
     AsRecorded,
     Better { recorded: f64 },
-    Worse { recorded: f64 },
+    Worse { recorded: f64, margin: f64 },
     OtherCompiler,
 }
 
@@ -38,7 +38,7 @@ impl Verdict {
 
     fn of(measured: f64, recorded: f64, kind: Kind) -> Self {
         if measured > recorded * (1.0 + kind.margin()) {
-            Self::Worse { recorded }
+            Self::Worse { recorded, margin: kind.margin() }
         } else if measured < recorded * (1.0 - kind.margin()) {
             Self::Better { recorded }
         } else {
@@ -56,7 +56,11 @@ impl fmt::Display for Verdict {
                 f,
                 "better than the {recorded:.1} recorded; `cargo xtask guard --record` keeps it so"
             ),
-            Self::Worse { recorded } => write!(f, "WORSE than the {recorded:.1} recorded"),
+            Self::Worse { recorded, margin } => write!(
+                f,
+                "WORSE than the {recorded:.1} recorded, by more than {:.1} %",
+                margin * 100.0
+            ),
             Self::OtherCompiler => f.write_str("not compared, recorded with other compilers"),
         }
     }
@@ -127,13 +131,16 @@ mod tests {
 
     #[test]
     fn a_figure_may_be_worse_by_its_margin_and_no_more() {
-        let recorded = recorded("");
+        let recorded = recorded(&Made::compilers());
         let judge = |value, kind| recorded.judge(&figure(Ok(value), kind));
-        for (kind, most, least) in
-            [(Kind::Allocations, 1002.0, 998.0), (Kind::Bytes, 1010.0, 990.0)]
-        {
+        for (kind, most, least) in [
+            (Kind::Allocations, 1002.0, 998.0),
+            (Kind::Bytes, 1010.0, 990.0),
+            (Kind::Instructions, 1020.0, 980.0),
+        ] {
             assert_eq!(judge(most - 0.1, kind), Verdict::AsRecorded);
-            assert_eq!(judge(most + 0.1, kind), Verdict::Worse { recorded: 1000.0 });
+            let margin = kind.margin();
+            assert_eq!(judge(most + 0.1, kind), Verdict::Worse { recorded: 1000.0, margin });
             assert_eq!(judge(least + 0.1, kind), Verdict::AsRecorded);
             assert_eq!(judge(least - 0.1, kind), Verdict::Better { recorded: 1000.0 });
         }
@@ -143,7 +150,7 @@ mod tests {
     fn instructions_of_other_compilers_are_not_compared() {
         let of = |recorded: Recorded| recorded.judge(&figure(Ok(2000.0), Kind::Instructions));
         assert_eq!(of(recorded("another")), Verdict::OtherCompiler);
-        assert_eq!(of(recorded(&Made::compilers())), Verdict::Worse { recorded: 1000.0 });
+        assert!(of(recorded(&Made::compilers())).is_worse());
         let skipped = figure(Err("there is no valgrind"), Kind::Instructions);
         assert_eq!(recorded(&Made::compilers()).judge(&skipped), Verdict::Skipped);
     }

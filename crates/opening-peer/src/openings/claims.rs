@@ -30,8 +30,8 @@ pub(super) struct Claims {
     unjudged: Option<ChannelReestablish>,
     /// A task asks the signer until there is nothing left to judge, or the signer fails.
     is_asking: bool,
-    /// One call to the signer at a time.
-    turn: Arc<tokio::sync::Mutex<()>>,
+    /// One call to the signer at a time.  Made when there is the first: hardly any channel needs it.
+    turn: Option<Arc<tokio::sync::Mutex<()>>>,
     /// How many were judged false.
     false_ones: u32,
 }
@@ -100,9 +100,11 @@ impl Openings {
     ///
     /// The signer does not give the point that it takes.  The claim stays.
     pub(super) async fn judge(self: &Arc<Self>, id: &ChannelId) -> Result<(), Failure> {
-        let Some(turn) = self.with(id, |channel| channel.claims.turn.clone()) else {
-            return Ok(());
-        };
+        let turn = self.with(id, |channel| {
+            let claims = &mut channel.claims;
+            claims.is_unjudged().then(|| claims.turn.get_or_insert_default().clone())
+        });
+        let Some(turn) = turn.flatten() else { return Ok(()) };
         let _one_at_a_time = turn.lock().await;
         let claimed = self.with(id, |channel| {
             let claim = channel.claims.unjudged.clone()?;
