@@ -48,6 +48,8 @@ pub fn measure(effort: Effort) -> (Vec<Table>, Vec<Ratio>) {
             ours[next].round(|pair| pair.open(ChannelType::ANCHORS));
         }
         for crowd in &mut ldks {
+            // Its time grows with the channels that it has had, too.
+            crowd.nodes = LdkPair::among(crowd.peers);
             crowd.round(|pair| pair.open(ChannelType::ANCHORS));
         }
     }
