@@ -46,7 +46,7 @@ pub fn measure(effort: Effort) -> (Vec<Table>, Vec<Ratio>) {
              trips fit into it, divided by those that one channel takes there.  On either connection \
              one request is under way at a time."
                 .into(),
-            "Not measured (-): what would take too long, at the rate of the line above it.".into(),
+            "A quick run leaves out (-) what would take long, at the rate of the line above it.".into(),
         ],
     };
     (vec![table], Vec::new())
@@ -60,7 +60,7 @@ fn measure_at(runtime: &Runtime, effort: Effort, wire: Wire, round_trip: u64) ->
         for at_once in AT_ONCE {
             // Enveloped, openings wait for the signer side by side.
             let waits = f64::from(at_once) / per_second;
-            if wire == Wire::Hsmd && waits > effort.of(1.0, 25.0) {
+            if wire == Wire::Hsmd && waits > effort.of(1.0, f64::INFINITY) {
                 rows.push(row(wire, round_trip, at_once, None));
                 continue;
             }
