@@ -89,8 +89,7 @@ impl Offer {
         };
         let ask = Ask { push_msat: PUSH, ..Ask::new(FUNDING, FeeratePerKw::new(FEERATE)) };
         let state = funder::offer(ask, Arc::new(context)).expect("within the limits");
-        let (message, _) = state.keys(keys, ChannelId([1; 32]));
-        Self(encode(&message))
+        Self(encode(state.keys(keys, ChannelId([1; 32])).open_channel()))
     }
 
     /// With another id.

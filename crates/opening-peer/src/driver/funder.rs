@@ -21,8 +21,8 @@ pub(crate) async fn open_channel(
 
     let reference = openings.reference(line.peer()).await?;
     let signer = Signer::open(&*openings.node.hsm, reference.name(), deadlines.signer).await?;
-    let (message, state) = state.keys(signer.local_keys().await?, line.temporary_channel_id());
-    line.open_channel(&message)?;
+    let state = state.keys(signer.local_keys().await?, line.temporary_channel_id());
+    line.open_channel(state.open_channel())?;
 
     let message = line.accept_channel(deadlines.peer).await?;
     let state = state.accept_channel(&message)?;

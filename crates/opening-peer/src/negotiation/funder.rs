@@ -97,11 +97,7 @@ pub fn offer(ask: Ask, context: Arc<Context>) -> Result<WaitForKeys, Refusal> {
 
 impl WaitForKeys {
     /// The signer gave the channel's keys: `open_channel` can be sent.
-    pub fn keys(
-        self,
-        local: LocalKeys,
-        temporary_channel_id: ChannelId,
-    ) -> (OpenChannel, WaitForAcceptChannel) {
+    pub fn keys(self, local: LocalKeys, temporary_channel_id: ChannelId) -> WaitForAcceptChannel {
         let Self { ask, channel_type, config, context } = self;
         let offered = Offered {
             temporary_channel_id,
@@ -116,14 +112,11 @@ impl WaitForKeys {
         let open_channel =
             mapping::open_channel(&offered, context.chain_hash, &party, script.as_ref());
         let local_shutdown_script = context.binding_script(script.as_ref());
-        (
-            open_channel.clone(),
-            WaitForAcceptChannel { open_channel, offered, local, local_shutdown_script, context },
-        )
+        WaitForAcceptChannel { open_channel, offered, local, local_shutdown_script, context }
     }
 }
 
-/// `open_channel` is out.
+/// `open_channel` is made; once it is out, the peer's answer can come.
 #[derive(Debug)]
 pub struct WaitForAcceptChannel {
     // Kept whole, because the answer is judged against it.  Only our own openings cost this much.
@@ -135,6 +128,11 @@ pub struct WaitForAcceptChannel {
 }
 
 impl WaitForAcceptChannel {
+    /// The message to send.
+    pub fn open_channel(&self) -> &OpenChannel {
+        &self.open_channel
+    }
+
     /// Judges the peer's answer; on success the funding output is known.
     pub fn accept_channel(self, message: &AcceptChannel) -> Result<WaitForFunding, Refusal> {
         let Self { open_channel, offered, local, local_shutdown_script, context } = self;

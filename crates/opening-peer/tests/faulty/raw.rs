@@ -101,7 +101,8 @@ impl RawFunder {
             first_per_commitment_point: hsm.per_commitment_point(0).await.unwrap(),
         };
         let state = funder::offer(ask, Arc::new(context)).unwrap();
-        let (message, state) = state.keys(keys, ChannelId(id));
+        let state = state.keys(keys, ChannelId(id));
+        let message = state.open_channel().clone();
         (message, Self { hsm, state: Some(state), signing: None })
     }
 

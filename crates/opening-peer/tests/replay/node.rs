@@ -53,7 +53,8 @@ impl Node {
     ) -> (OpenChannel, funder::WaitForAcceptChannel) {
         let FunderStart { ask, temporary_channel_id, .. } = FunderStart::of(recording);
         let waiting = funder::offer(ask, self.context.clone()).unwrap();
-        waiting.keys(self.keys, temporary_channel_id)
+        let waiting = waiting.keys(self.keys, temporary_channel_id);
+        (waiting.open_channel().clone(), waiting)
     }
 
     /// From `open_channel` to the permit.
